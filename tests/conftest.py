@@ -1,0 +1,36 @@
+"""What every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread a worker: several workers with all cores each would only wait for one another."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images with masks, which is no part of the repository; tests that need it are skipped without.
+
+    It is looked for in ``../shared/data`` beside the checkout, or where ``MONAI_COBOT_SHARED_DATA`` says.
+    """
+    named = os.environ.get("MONAI_COBOT_SHARED_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if folder.is_dir():
+        return folder.resolve()
+    if named:
+        pytest.fail(f"MONAI_COBOT_SHARED_DATA={named} is not a folder; correct it, or unset it to skip these tests")
+    pytest.skip("needs the real images of ../shared/data (or of the folder named by MONAI_COBOT_SHARED_DATA)")

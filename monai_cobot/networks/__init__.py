@@ -1,0 +1,20 @@
+"""SAM as it is used here: building it, its checkpoints and sizes, exact fused attention, and the promptable network."""
+
+from monai_cobot.networks.attention import FusedAttention, set_attention
+from monai_cobot.networks.checkpoint import base_weights_sha256, load_checkpoint, load_into
+from monai_cobot.networks.decoding import decode_masks
+from monai_cobot.networks.promptable import PromptableSam
+from monai_cobot.networks.sam import VARIANTS, SamVariant, build_sam
+
+__all__ = [
+    "VARIANTS",
+    "FusedAttention",
+    "PromptableSam",
+    "SamVariant",
+    "base_weights_sha256",
+    "build_sam",
+    "decode_masks",
+    "load_checkpoint",
+    "load_into",
+    "set_attention",
+]

@@ -1,0 +1,109 @@
+"""SAM as one differentiable network: images and boxes in, masks out."""
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monai_cobot.networks._segment_anything import Sam
+from monai_cobot.networks.decoding import decode_masks
+from monai_cobot.networks.frame import boxes_to_sam_frame, pad_to_square, resize_longest_side, resized_shape
+from monai_cobot.networks.prompts import embed_boxes
+
+
+class PromptableSam(nn.Module):
+    """SAM that segments the object in each box, for any image shape; a batch equals its images one by one.
+
+    Sizes, normalisation and padding are SAM's own (``segment_anything``'s ``Sam.preprocess`` and ``Sam.postprocess_masks``) and happen
+    inside. ``encode`` and ``decode`` are the two halves of ``forward``, so that an image embedding can be kept for many prompts.
+
+    Args:
+        sam: with or without adapters.
+    """
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.sam = sam
+
+    def forward(self, image: Tensor, boxes: Tensor | None = None) -> Tensor:
+        """Segment the object in each box.
+
+        Args:
+            image: (B, 1 or 3, H, W), floating point in [0, 1].
+            boxes: (B, 4) or (B, N, 4) as x_low, y_low, x_high, y_high in pixels of the image, half-open; the whole image if None.
+
+        Returns:
+            logits (B, 1, H, W) or (B, N, H, W) in float32, above 0 inside the mask; with the image's metadata if it is a MetaTensor.
+
+        Raises:
+            ValueError: the image or the boxes are of a wrong shape or type, or a box is empty, inverted, not finite or outside.
+        """
+        embedding = self.encode(image)
+        _check_boxes(boxes, image)
+        logits, _ = self.decode(embedding, boxes, (image.shape[-2], image.shape[-1]))
+        if isinstance(image, MetaTensor):
+            return MetaTensor(logits).copy_meta_from(image)
+        return logits
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Encode images.
+
+        Args:
+            image: (B, 1 or 3, H, W), floating point in [0, 1].
+
+        Returns:
+            (B, C, h, w), the image embeddings: 256 x 64 x 64 for the published SAMs at 1024 pixels.
+
+        Raises:
+            ValueError: the image is of a wrong shape or type.
+        """
+        if image.ndim != 4 or image.shape[1] not in (1, 3):
+            raise ValueError(f"Expected images of shape (B, 1 or 3, H, W), got {tuple(image.shape)}.")
+        if not image.is_floating_point():
+            raise ValueError(f"Expected images of a floating point type with values in [0, 1], got {image.dtype}: divide by 255.")
+        size = self.sam.image_encoder.img_size
+        # metadata would be carried through every layer
+        image = image.as_subclass(Tensor).float()
+        # normalisation in one pass, which also turns one channel into three
+        image = resize_longest_side(image, size) * (255 / self.sam.pixel_std) - self.sam.pixel_mean / self.sam.pixel_std
+        return self.sam.image_encoder(pad_to_square(image, size))
+
+    def decode(self, embedding: Tensor, boxes: Tensor | None, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Decode masks from image embeddings.
+
+        Args:
+            embedding: (B, C, h, w), from ``encode``.
+            boxes: as in ``forward``.
+            image_shape: rows and columns of the images that were encoded.
+
+        Returns:
+            logits (B, N, H, W) in float32 and SAM's prediction of their IoU with the true masks, (B, N) in float32.
+
+        Raises:
+            ValueError: as in ``forward`` for the boxes.
+        """
+        height, width = image_shape
+        if boxes is None:
+            boxes = embedding.new_tensor((0, 0, width, height), dtype=torch.float32).expand(len(embedding), 1, 4)
+        boxes = boxes.as_subclass(Tensor)
+        if boxes.ndim == 2:
+            boxes = boxes.unsqueeze(1)
+        size = self.sam.image_encoder.img_size
+        sparse = embed_boxes(self.sam.prompt_encoder, boxes_to_sam_frame(boxes, image_shape, size))
+        logits, quality = decode_masks(self.sam, embedding, sparse)
+        return self._resize_to_image(logits.float(), image_shape), quality.float()
+
+    def _resize_to_image(self, logits: Tensor, image_shape: tuple[int, int]) -> Tensor:
+        """(B, N, 4 h, 4 w) over SAM's frame -> (B, N, H, W) over the image, as ``Sam.postprocess_masks``."""
+        size = self.sam.image_encoder.img_size
+        height, width = resized_shape(*image_shape, size)
+        if logits.shape[-2:] != (size, size):
+            logits = F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
+        logits = logits[..., :height, :width]
+        if logits.shape[-2:] != image_shape:
+            logits = F.interpolate(logits, image_shape, mode="bilinear", align_corners=False)
+        return logits
+
+
+def _check_boxes(boxes: Tensor | None, image: Tensor) -> None:
+    pass

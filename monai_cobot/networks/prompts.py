@@ -1,0 +1,50 @@
+"""SAM's embeddings of prompts and positions, free of the indexed assignments that break tracing, with segment_anything's weights."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from monai_cobot.networks._segment_anything import PromptEncoder
+
+
+def embed_boxes(prompt_encoder: PromptEncoder, boxes: Tensor) -> Tensor:
+    """Embed box prompts as ``PromptEncoder._embed_boxes`` does.
+
+    Args:
+        prompt_encoder: SAM's prompt encoder, embedding width C.
+        boxes: (..., 4) in pixels of SAM's frame, as ``boxes_to_sam_frame`` returns them.
+
+    Returns:
+        (..., 2, C): one token for the low and one for the high corner.
+    """
+    height, width = prompt_encoder.input_image_size
+    corners = (boxes.float().unflatten(-1, (2, 2)) + 0.5) / boxes.new_tensor((width, height), dtype=torch.float32)
+    kinds = torch.cat((prompt_encoder.point_embeddings[2].weight, prompt_encoder.point_embeddings[3].weight))  # (2, C)
+    return _embed_positions(prompt_encoder, corners) + kinds
+
+
+def embed_grid(prompt_encoder: PromptEncoder) -> Tensor:
+    """Embed the positions of the image embedding's pixels as ``PromptEncoder.get_dense_pe`` does.
+
+    Args:
+        prompt_encoder: SAM's prompt encoder, embedding width C.
+
+    Returns:
+        (h * w, C), row by row.
+    """
+    rows, columns = prompt_encoder.image_embedding_size
+    device = prompt_encoder.no_mask_embed.weight.device
+    y = (torch.arange(rows, device=device) + 0.5) / rows
+    x = (torch.arange(columns, device=device) + 0.5) / columns
+    grid = torch.stack((x.expand(rows, columns), y.unsqueeze(1).expand(rows, columns)), dim=-1)  # (h, w, 2)
+    return _embed_positions(prompt_encoder, grid.flatten(0, 1))
+
+
+def _embed_positions(prompt_encoder: PromptEncoder, positions: Tensor) -> Tensor:
+    """Random Fourier features of positions in [0, 1] x [0, 1]: (..., 2) as x, y -> (..., C)."""
+    frequencies = prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.float()  # (2, C / 2)
+    x, y = (2 * positions - 1).unsqueeze(-1).unbind(-2)
+    # sums instead of a matrix product: autocast would round the product, and phases of many turns do not survive that
+    phases = 2 * math.pi * (x * frequencies[0] + y * frequencies[1])
+    return torch.cat((phases.sin(), phases.cos()), dim=-1)

@@ -1,0 +1,42 @@
+"""Data sets of medical slices: volumes, cases, layouts on disk, recipes, splits, samplers and a phantom."""
+
+from monai_cobot.data.cases import Case, CaseError, LoadedCase, MaskFile, load_case
+from monai_cobot.data.layouts import LAYOUTS, CaseFolder, read_layout
+from monai_cobot.data.opening import CaseSplit, open_dataset
+from monai_cobot.data.phantom import PHANTOM_LABELS, generate_phantom
+from monai_cobot.data.recipes import RECIPES, Recipe, download, find_recipe
+from monai_cobot.data.samplers import EpochSampler, SameShapeBatchSampler
+from monai_cobot.data.slice_dataset import Skip, SliceDataset
+from monai_cobot.data.splits import split_by_file, split_by_fraction, split_by_own
+from monai_cobot.data.volumes import IMAGE_SUFFIXES, Volume, read_mask, read_volume, write_mask
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "LAYOUTS",
+    "PHANTOM_LABELS",
+    "RECIPES",
+    "Case",
+    "CaseError",
+    "CaseFolder",
+    "CaseSplit",
+    "EpochSampler",
+    "LoadedCase",
+    "MaskFile",
+    "Recipe",
+    "SameShapeBatchSampler",
+    "Skip",
+    "SliceDataset",
+    "Volume",
+    "download",
+    "find_recipe",
+    "generate_phantom",
+    "load_case",
+    "open_dataset",
+    "read_layout",
+    "read_mask",
+    "read_volume",
+    "split_by_file",
+    "split_by_fraction",
+    "split_by_own",
+    "write_mask",
+]

@@ -1,0 +1,259 @@
+"""The slices of many volumes as one data set that a loader can use at speed."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from monai.transforms import Randomizable
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from monai_cobot.data.cases import Case, CaseError, LoadedCase, load_case
+from monai_cobot.transforms.boxes import box_from_mask
+from monai_cobot.transforms.intensity import find_preset, intensity_range, scale_intensity
+from monai_cobot.transforms.slices import slices_of
+
+__all__ = ["Skip", "SliceDataset"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Something that was left out.
+
+    Attributes:
+        case: name of the case.
+        reason: why, with what to do where something can be done.
+        label: the one label that was left out, or None for the whole case.
+    """
+
+    case: str
+    reason: str
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class _CachedCase:
+    """The slices of a case that hold foreground.
+
+    Attributes:
+        name: name of the case.
+        images: (slices, C, H, W) as read.
+        label_maps: (slices, N, H, W).
+        indices: (slices,) the voxel index of each slice along the axis.
+        low, high: the intensities that become 0 and 1.
+    """
+
+    name: str
+    images: np.ndarray
+    label_maps: np.ndarray
+    indices: np.ndarray
+    low: float
+    high: float
+
+
+class SliceDataset(Dataset):
+    """Every slice of some cases that shows enough of a label.
+
+    Each volume is decoded once, when the data set is made; of it are kept, as stored in the file, the slices that are
+    used. A sample is a slice, one label in it and the box around that label:
+
+    * ``image``: (C, H, W) float32 in [0, 1], C is 1, or 3 for colour pictures;
+    * ``label``: (1, H, W) float32, 0 or 1;
+    * ``box``: (4,) float32, xyxy, half-open, in pixels of the slice;
+    * ``case``, ``label_name``: str; ``slice``: int, the voxel index along the axis, in LPS.
+
+    Samples are ordered by case, slice, label and component, so that neighbours share their image.
+
+    The random numbers of a sample depend on the seed, the epoch and the sample's index alone: a run is the same with
+    any number of loader workers and processes. `set_epoch` reaches workers that are already running.
+
+    Args:
+        cases: the cases; one that cannot be used is skipped and reported, the others are kept.
+        labels: name -> value of the labels to use.
+        preset: intensity preset, see `monai_cobot.transforms.find_preset`.
+        axis: "axial", "coronal" or "sagittal".
+        min_foreground: slices with fewer pixels of a label are left out. The default is SAM-COBOT's (CVPR 2024), for
+            slices of about 512 x 512; lower it for small structures or coarse grids.
+        components: whether each connected component of a label in a slice (8 neighbours) is a sample of its own, with
+            its own mask and box, instead of the label as a whole. ``min_foreground`` then counts the component.
+        transform: is called with the sample, and its result is returned; reseeded for each sample where it is a
+            MONAI `Randomizable`.
+        seed: of the random numbers.
+        progress: whether a progress bar is shown while the cases are read.
+
+    Attributes:
+        skipped: what was left out, and why.
+
+    Raises:
+        ValueError: where no sample is left; the message counts the reasons.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        labels: Mapping[str, int],
+        preset: str,
+        axis: str = "axial",
+        min_foreground: int = 100,
+        components: bool = False,
+        transform: Callable[[dict[str, Any]], Any] | None = None,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        if not labels:
+            raise ValueError("there are no labels to use; name at least one.")
+        if min_foreground < 1:
+            raise ValueError(f"min_foreground is {min_foreground}; a slice needs at least 1 pixel of a label.")
+        self.label_names = list(labels)
+        self.preset = find_preset(preset)
+        self.axis = axis
+        self.min_foreground = min_foreground
+        self.components = components
+        self.transform = transform
+        self.seed = seed
+        self.skipped: list[Skip] = []
+        self._label_values = [labels[name] for name in self.label_names]
+        self._cases: list[_CachedCase] = []
+        # In shared memory, so that workers which outlive an epoch see the next one.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+        rows = []
+        present: set[int] = set()
+        for case in tqdm(cases, desc="reading cases", unit="case", disable=not progress):
+            try:
+                loaded = load_case(case, self._label_values)
+                present.update(loaded.values())
+                rows.append(self._add(loaded))
+            except ValueError as error:
+                self._skip(case, str(error) if isinstance(error, CaseError) else f"{case.image}: {error}")
+        # (samples, 4): case, slice in the cache, label, component (0 for the label as a whole)
+        self._rows = np.concatenate(rows) if rows else np.empty((0, 4), dtype=np.int32)
+        self._report(len(cases), labels, present)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Any:
+        case_index, position, label_index, component = (int(number) for number in self._rows[index])
+        case = self._cases[case_index]
+        mask = _label_in_slice(case.label_maps[position], self._label_values[label_index])
+        if component:
+            mask = _components(mask) == component
+        sample: Any = {
+            "image": scale_intensity(case.images[position], case.low, case.high),
+            "label": torch.from_numpy(mask[None].astype(np.float32)),
+            "box": box_from_mask(mask),
+            "case": case.name,
+            "label_name": self.label_names[label_index],
+            "slice": int(case.indices[position]),
+        }
+        if self.transform is None:
+            return sample
+        if isinstance(self.transform, Randomizable):
+            index = index % len(self)  # -1 is the last sample, and has its random numbers
+            mixed = np.random.SeedSequence([self.seed, int(self._epoch), index]).generate_state(1)
+            self.transform.set_random_state(seed=int(mixed[0]))
+        return self.transform(sample)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the random numbers of an epoch, also in loader workers that are already running."""
+        self._epoch.fill_(epoch)
+
+    def shape_of(self, index: int) -> tuple[int, int]:
+        """(H, W) of a sample's slice, without loading it."""
+        height, width = self._cases[self._rows[index, 0]].images.shape[-2:]
+        return height, width
+
+    def case_of(self, index: int) -> str:
+        """Name of a sample's case, without loading it."""
+        return self._cases[self._rows[index, 0]].name
+
+    @property
+    def cases(self) -> list[str]:
+        """Names of the cases that have at least one sample."""
+        return [case.name for case in self._cases]
+
+    def _add(self, loaded: LoadedCase) -> np.ndarray:
+        """Keeps what is used of a case and returns its rows."""
+        low, high = intensity_range(loaded.image.array, self.preset)
+        label_maps = slices_of(loaded.label_maps, self.axis)  # (slices, N, H, W)
+        found = []
+        for label_index, value in enumerate(self._label_values):
+            mask = (label_maps == value).any(axis=1)  # (slices, H, W)
+            areas = np.count_nonzero(mask, axis=(1, 2))
+            if not areas.any():
+                self._skip(loaded.case, "the label is absent", self.label_names[label_index])
+                continue
+            slices = np.flatnonzero(areas >= self.min_foreground)
+            numbers = [(n, c) for n in slices for c in (self._large_components(mask[n]) if self.components else (0,))]
+            if not numbers:
+                part = "component" if self.components else "slice"
+                self._skip(
+                    loaded.case,
+                    f"every {part} has fewer than {self.min_foreground} foreground pixels (min_foreground)",
+                    self.label_names[label_index],
+                )
+            found += [(n, label_index, c) for n, c in numbers]
+        if not found:
+            return np.empty((0, 4), dtype=np.int32)
+        slice_indices, positions = np.unique([n for n, _, _ in found], return_inverse=True)
+        images = slices_of(loaded.image.array, self.axis)
+        self._cases.append(
+            _CachedCase(
+                name=loaded.case.name,
+                images=np.ascontiguousarray(images[slice_indices]),
+                label_maps=np.ascontiguousarray(label_maps[slice_indices]),
+                indices=slice_indices,
+                low=low,
+                high=high,
+            )
+        )
+        rows = np.empty((len(found), 4), dtype=np.int32)
+        rows[:, 0] = len(self._cases) - 1
+        rows[:, 1] = positions
+        rows[:, 2:] = [(label, component) for _, label, component in found]
+        return rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 1]))]
+
+    def _large_components(self, mask: np.ndarray) -> list[int]:
+        areas = np.bincount(_components(mask).ravel())
+        return [number for number in range(1, len(areas)) if areas[number] >= self.min_foreground]
+
+    def _skip(self, case: Case, reason: str, label: str | None = None) -> None:
+        self.skipped.append(Skip(case.name, reason, label))
+
+    def _report(self, count: int, labels: Mapping[str, int], present: set[int]) -> None:
+        """Says what was skipped, and refuses a data set without samples."""
+        absences = Counter((skip.label, skip.reason) for skip in self.skipped if skip.label is not None)
+        lines = [f"{skip.reason}" for skip in self.skipped if skip.label is None]
+        lines += [
+            f"label {label}: {reason} in {number} of {count} cases" for (label, reason), number in absences.items()
+        ]
+        details = "".join(f"\n  - {line}" for line in lines)
+        if len(self) == 0:
+            wanted = ", ".join(f"{name} = {value}" for name, value in labels.items())
+            raise ValueError(
+                f"no slice is left of {count} cases for the labels {wanted}; label values that are present: "
+                f"{', '.join(map(str, sorted(present))) or 'none'}.{details}"
+            )
+        if lines:
+            logger.warning("%d slices of %d cases are used; left out:%s", len(self), len(self._cases), details)
+
+
+def _label_in_slice(label_maps: np.ndarray, value: int) -> np.ndarray:
+    """(N, H, W) -> (H, W) bool."""
+    return (label_maps == value).any(axis=0)
+
+
+def _components(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool -> (H, W) int, components of 8 neighbours numbered from 1."""
+    image = sitk.GetImageFromArray(mask.astype(np.uint8))
+    return sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))

@@ -1,0 +1,118 @@
+"""Tables of the DSC: for the terminal, for a Markdown page, and per case as CSV."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from monai_cobot.reports._files import write_atomically
+from monai_cobot.reports.dice import CaseScores
+
+_Row = tuple[str, ...]
+
+
+def score_table(scores: CaseScores, *, markdown: bool = False) -> str:
+    """The DSC of each label: number of cases, mean and standard deviation over them, and the mean over labels.
+
+    Args:
+        scores: the DSC of every case and label.
+        markdown: as a Markdown table instead of plain aligned columns.
+
+    Raises:
+        ValueError: if there is no score.
+    """
+    rows = [(label.label, str(label.cases), _mean(label.mean, label.standard_deviation)) for label in scores.summary()]
+    return _render(("label", "cases", "DSC"), rows, ("mean", "", f"{scores.mean():.3f}"), markdown)
+
+
+def before_after_table(before: CaseScores, after: CaseScores, *, markdown: bool = False) -> str:
+    """The DSC of each label before and after training: mean and standard deviation over its cases, and the difference.
+
+    Args:
+        before: the DSC of every case and label before training.
+        after: the same after training.
+        markdown: as a Markdown table instead of plain aligned columns.
+
+    Raises:
+        ValueError: if there is no score, or the two hold different cases or labels.
+    """
+    _check_same_cases({"before": before, "after": after})
+    befores = {label.label: label for label in before.summary()}
+    rows = [
+        (
+            label.label,
+            str(label.cases),
+            _mean(befores[label.label].mean, befores[label.label].standard_deviation),
+            _mean(label.mean, label.standard_deviation),
+            f"{label.mean - befores[label.label].mean:+.3f}",
+        )
+        for label in after.summary()
+    ]
+    difference = after.mean() - before.mean()
+    mean = ("mean", "", f"{before.mean():.3f}", f"{after.mean():.3f}", f"{difference:+.3f}")
+    return _render(("label", "cases", "DSC before", "DSC after", "difference"), rows, mean, markdown)
+
+
+def write_csv(path: str | os.PathLike[str], columns: Mapping[str, CaseScores]) -> Path:
+    """Write the DSC of every case and label, one line each: ``case,label,dice_<column>,...``.
+
+    Args:
+        path: the file to write.
+        columns: a column's name to its scores, e.g. ``{"before": ..., "after": ...}``.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: if there is no column, or the columns hold different cases or labels.
+        OSError: if the file cannot be written.
+    """
+    _check_same_cases(columns)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case", "label", *(f"dice_{name}" for name in columns)])
+    for case, label, _ in next(iter(columns.values())):
+        writer.writerow([case, label, *(f"{scores.scores[case, label]:.3f}" for scores in columns.values())])
+    return write_atomically(path, text.getvalue().encode())
+
+
+def _mean(mean: float, standard_deviation: float) -> str:
+    return f"{mean:.3f}" if math.isnan(standard_deviation) else f"{mean:.3f} ± {standard_deviation:.3f}"
+
+
+def _check_same_cases(columns: Mapping[str, CaseScores]) -> None:
+    if not columns:
+        raise ValueError("expected at least one column of scores, got none")
+    (first_name, first), *others = columns.items()
+    for name, scores in others:
+        differing = sorted(first.scores.keys() ^ scores.scores.keys())
+        if differing:
+            case, label = differing[0]
+            raise ValueError(
+                f"{first_name!r} and {name!r} must hold the same cases and labels, but {len(differing)} stand in one "
+                f"of them only, the first: case {case!r}, label {label!r}; score both on the same validation set"
+            )
+
+
+def _render(header: _Row, rows: Sequence[_Row], last: _Row, markdown: bool) -> str:
+    """Text in the first column to the left, figures to the right; the last row stands apart."""
+    if markdown:
+        last = tuple(f"**{cell}**" if cell else "" for cell in last)
+        header, *rows = [tuple(cell.replace("|", r"\|") for cell in row) for row in [header, *rows]]
+    widths = [max(map(len, column)) for column in zip(header, *rows, last, strict=True)]
+
+    def aligned(row: _Row) -> list[str]:
+        return [
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+
+    if markdown:
+        rule = "| " + " | ".join("-" * (width - 1) + ":" if i else "-" * width for i, width in enumerate(widths)) + " |"
+        lines = ["| " + " | ".join(aligned(row)) + " |" for row in [header, *rows, last]]
+        return "\n".join([lines[0], rule, *lines[1:]])
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = ["  ".join(aligned(row)) for row in [header, *rows, last]]
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])

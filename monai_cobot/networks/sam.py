@@ -121,6 +121,21 @@ def build_sam(variant: str, checkpoint: str | PathLike[str] | None = None, image
     return sam.eval()
 
 
+def variant_of(sam: Sam) -> str:
+    """The name in ``VARIANTS`` of the variant that a SAM's image encoder is.
+
+    Raises:
+        ValueError: the encoder has the dimensions of none of them.
+    """
+    width, depth = sam.image_encoder.patch_embed.proj.out_channels, len(sam.image_encoder.blocks)
+    for name, variant in VARIANTS.items():
+        if (variant.width, variant.depth) == (width, depth):
+            return name
+    raise ValueError(
+        f"An image encoder of width {width} and depth {depth} is none of {', '.join(VARIANTS)}: build the SAM with build_sam."
+    )
+
+
 def _assemble(dimensions: SamVariant, image_size: int) -> Sam:
     """Put a SAM together as ``segment_anything.build_sam`` does, for any dimensions."""
     grid = image_size // dimensions.patch_size

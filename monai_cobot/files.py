@@ -1,0 +1,37 @@
+"""Writing files so that nothing half-written stays."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
+    """Write a file beside ``path``, then rename it into place; missing folders are made.
+
+    Args:
+        path: the file to write or to replace.
+        content: all of its bytes.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OSError: the file cannot be written, for example on a full disk; names the file, which is then as it was before.
+    """
+    path = Path(path)
+    beside: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except OSError as error:
+        if beside is not None:
+            Path(beside).unlink(missing_ok=True)
+        # a full disk is reported without the name of a file
+        raise OSError(error.errno, f"{error.strerror or error}: could not write it, what was there before is intact", str(path)) from error
+    return path

@@ -1,0 +1,30 @@
+"""Parameter-efficient fine-tuning: one registry, one contract, one file a method, and COBOT over any bottleneck."""
+
+from .adaptformer import AdaptFormer
+from .adapter import Adapter, adapt
+from .decoder_only import DecoderOnly
+from .freeze import Freeze
+from .io import AdapterConfig, AdapterError, load_adapter, read_adapter_config, save_adapter
+from .lora import Lora
+from .method import METHODS, AdaptedModule, Method, options_of, register
+from .orchestration import CrossBlockOrchestrator
+
+__all__ = [
+    "METHODS",
+    "AdaptFormer",
+    "AdaptedModule",
+    "Adapter",
+    "AdapterConfig",
+    "AdapterError",
+    "CrossBlockOrchestrator",
+    "DecoderOnly",
+    "Freeze",
+    "Lora",
+    "Method",
+    "adapt",
+    "load_adapter",
+    "options_of",
+    "read_adapter_config",
+    "register",
+    "save_adapter",
+]

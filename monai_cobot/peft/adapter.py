@@ -1,0 +1,286 @@
+"""Adapting a SAM: one contract over every method."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_cobot.networks.checkpoint import base_weights_sha256
+
+from .bottleneck import DownProjection
+from .decoder import DECODER_MODES, low_rank_decoder
+from .method import AdaptedModule, Method, find_method
+from .orchestration import CrossBlockOrchestrator, SlotMixing
+
+ORCHESTRATION_FACTOR = 100.0  # the paper trains COBOT's own parameters at 100 times the learning rate
+ORCHESTRATOR = "image_encoder.orchestrator"
+ORCHESTRATION_OPTIONS = tuple(list(inspect.signature(CrossBlockOrchestrator).parameters)[2:])
+
+
+def adapt(
+    sam: nn.Module, method: str, orchestrate: bool = False, decoder: str = "full", **options: Any
+) -> Adapter:
+    """Make a SAM ready for parameter-efficient fine-tuning, in place.
+
+    SAM's own weights are frozen and the method's modules are put in; the freshly adapted SAM computes what SAM computed.
+
+    Args:
+        sam: a ``Sam`` of segment_anything, as :func:`~monai_cobot.networks.build_sam` gives it.
+        method: a registered name, see ``monai_cobot.peft.METHODS``: ``"lora"``, ``"adaptformer"``, ``"decoder_only"``,
+            ``"freeze"``.
+        orchestrate: put COBOT over the method's bottlenecks (:class:`CrossBlockOrchestrator`).
+        decoder: the mask decoder is trained (``"full"``), kept (``"frozen"``) or given LoRA (``"lora"``). The method
+            ``freeze`` keeps it in any case.
+        **options: the method's own options, such as ``rank=4`` or ``bottleneck=16``, and with ``orchestrate=True`` those
+            of :class:`CrossBlockOrchestrator`: ``relation``, ``hypercomplex``, ``quaternion_init``, ``coefficients``.
+
+    Returns:
+        The adapter, which owns all that was added.
+
+    Raises:
+        ValueError: for an unknown method, option or decoder mode, a SAM that is adapted already, a method without
+            a bottleneck to orchestrate, or a width that quaternions cannot have. The SAM is then unchanged.
+    """
+    method_class = find_method(method)
+    allowed = inspect.signature(method_class).parameters
+    known = [*allowed, *(ORCHESTRATION_OPTIONS if orchestrate else ())]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        hint = "" if orchestrate or not set(unknown) & set(ORCHESTRATION_OPTIONS) else " (COBOT's need orchestrate=True)"
+        raise ValueError(
+            f"Method {method!r} has no option {', '.join(map(repr, unknown))}{hint}; "
+            f"it has {', '.join(known) if known else 'none'}."
+        )
+    chosen = method_class(**{name: value for name, value in options.items() if name in allowed})
+    orchestration = {name: value for name, value in options.items() if name not in allowed} if orchestrate else None
+    return Adapter(sam, chosen, orchestration, decoder)
+
+
+class Adapter:
+    """What a fine-tuning method added to a SAM, and everything that can be done with it. Made by :func:`adapt`.
+
+    Attributes:
+        sam: the adapted SAM.
+        method: the method with its options.
+        orchestration: COBOT's options, or None where it is not used (any more).
+        decoder: ``"full"``, ``"frozen"`` or ``"lora"``.
+        base_sha256: SHA-256 of the SAM's weights before it was adapted.
+    """
+
+    def __init__(self, sam: nn.Module, method: Method, orchestration: Mapping[str, Any] | None, decoder: str) -> None:
+        if decoder not in DECODER_MODES:
+            raise ValueError(f"Unknown decoder mode {decoder!r}; choose one of {', '.join(DECODER_MODES)}.")
+        present = getattr(sam, "adapted_with", None)
+        if present is not None:
+            raise ValueError(
+                f"This SAM is adapted already (with {present!r}); call remove() on that adapter or build a new SAM."
+            )
+        if method.name == "freeze":
+            decoder = "frozen"
+        elif method.name == "decoder_only" and decoder == "frozen":
+            raise ValueError("Method 'decoder_only' with decoder='frozen' trains nothing; choose 'full' or 'lora'.")
+        self.sam = sam
+        self.method = method
+        self.decoder = decoder
+        self.orchestration = None if orchestration is None else dict(orchestration)
+
+        # All that can fail comes first, so that a failure leaves the SAM as it was.
+        modules = dict(method.replacements(sam))
+        orchestrator = None if orchestration is None else _orchestrator_over(modules, method, orchestration)
+        if decoder == "lora":
+            modules.update(low_rank_decoder(sam))
+        self.base_sha256 = base_weights_sha256(sam)
+
+        base_names = set(sam.state_dict())
+        self._required_grad = {name: parameter.requires_grad for name, parameter in sam.named_parameters()}
+        sam.requires_grad_(False)
+        self._originals = {name: sam.get_submodule(name) for name in modules}
+        device = next(sam.parameters()).device
+        for name, module in modules.items():
+            sam.set_submodule(name, module.to(device).train(sam.training))
+        if orchestrator is not None:
+            sam.image_encoder.add_module("orchestrator", orchestrator.to(device))
+            self._refresh_hook = sam.image_encoder.register_forward_pre_hook(orchestrator.refresh)
+        sam.adapted_with = method.name
+
+        unfrozen = [name for name in self._required_grad if name.startswith("mask_decoder.")] if decoder == "full" else []
+        for name in unfrozen:
+            sam.get_parameter(name).requires_grad_(True)
+        self._unfrozen_before = {name: sam.get_parameter(name).detach().clone() for name in unfrozen}
+        self._own_names = [name for name in sam.state_dict() if name not in base_names or name in self._unfrozen_before]
+
+    @property
+    def orchestrator(self) -> CrossBlockOrchestrator | None:
+        """COBOT's parameters, or None where it is not used."""
+        return self.sam.image_encoder.orchestrator if self.orchestration is not None else None
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The trained parameters, under the names that they have in the SAM."""
+        trained = dict(self.sam.named_parameters())
+        yield from ((name, trained[name]) for name in self._own_names if name in trained)
+
+    def count_parameters(self) -> dict[str, int]:
+        """How many numbers are trained: ``{"encoder": ..., "decoder": ...}``."""
+        counts = {"encoder": 0, "decoder": 0}
+        for name, parameter in self.named_parameters():
+            counts["encoder" if name.startswith("image_encoder.") else "decoder"] += parameter.numel()
+        return counts
+
+    def parameter_groups(
+        self, lr: float, orchestration_factor: float = ORCHESTRATION_FACTOR
+    ) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer: the adapter, the decoder, and COBOT's parameters at a rate of their own.
+
+        Args:
+            lr: learning rate of the adapter and the decoder.
+            orchestration_factor: COBOT's parameters learn at this many times ``lr`` (100 in the paper).
+
+        Returns:
+            Groups with ``name``, ``params`` and ``lr``; a part that has no parameters has no group.
+
+        Raises:
+            ValueError: if nothing is trained.
+        """
+        groups: dict[str, dict[str, Any]] = {
+            "adapter": {"lr": lr},
+            "decoder": {"lr": lr},
+            "orchestration": {"lr": lr * orchestration_factor},
+        }
+        for name, parameter in self.named_parameters():
+            part = "decoder" if name.startswith("mask_decoder.") else "adapter"
+            part = "orchestration" if name.startswith(ORCHESTRATOR + ".") else part
+            groups[part].setdefault("params", []).append(parameter)
+        filled = [{"name": name, **group} for name, group in groups.items() if "params" in group]
+        if not filled:
+            raise ValueError(
+                f"Method {self.method.name!r} with decoder={self.decoder!r} has nothing to train; "
+                "evaluate it as it is, or choose another method."
+            )
+        return filled
+
+    def auxiliary_loss(self) -> Tensor:
+        """What the method adds to the loss after a forward pass, a scalar; zero for most methods."""
+        losses = [module.auxiliary_loss() for module in self._adapted_modules()]
+        return sum((loss for loss in losses if loss is not None), start=torch.zeros((), device=self._device))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The adapter's own weights alone, under the names that they have in the SAM."""
+        state = self.sam.state_dict()
+        return {name: state[name] for name in self._own_names}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: if names or shapes differ; the message lists them and nothing is loaded.
+        """
+        own = self.state_dict()
+        missing = [name for name in own if name not in state]
+        unexpected = [name for name in state if name not in own]
+        misshaped = [name for name in own if name in state and own[name].shape != state[name].shape]
+        if missing or unexpected or misshaped:
+            raise ValueError(
+                f"These weights do not fit an adapter of method {self.method.name!r}: "
+                f"missing {missing}, unexpected {unexpected}, of another shape {misshaped}."
+            )
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def fold(self) -> None:
+        """Fold COBOT into the bottlenecks: what is left is the plain base method, with the same output and no COBOT.
+
+        Without COBOT nothing happens. Training can go on, then without orchestration.
+        """
+        if self.orchestrator is None:
+            return
+        self.orchestrator.refresh()
+        for slot in self._slots():
+            slot.fold()
+        self._own_names = [name for name in self._own_names if not name.startswith(ORCHESTRATOR + ".")]
+        self._detach_orchestrator()
+
+    def merge(self) -> None:
+        """Put the adapter into SAM's own weights, so that it costs nothing at inference. Merging twice changes nothing.
+
+        Raises:
+            TypeError: if the method is not linear; the message says why, and nothing is merged.
+        """
+        merged: list[AdaptedModule] = []
+        if self.orchestrator is not None:
+            self.orchestrator.refresh()
+        for module in self._adapted_modules():
+            try:
+                module.merge()
+            except TypeError:
+                for done in merged:
+                    done.unmerge()
+                raise
+            merged.append(module)
+
+    def unmerge(self) -> None:
+        """Take the adapter out of SAM's weights again; they are then what they were, bit for bit.
+
+        Raises:
+            TypeError: if the method cannot be merged.
+        """
+        for module in self._adapted_modules():
+            module.unmerge()
+
+    def remove(self) -> None:
+        """Give back the SAM as it was before :func:`adapt`: modules, weights and ``requires_grad`` flags.
+
+        The adapter is of no use afterwards.
+        """
+        for module in self._adapted_modules():
+            with contextlib.suppress(TypeError):  # what cannot be merged is not merged
+                module.unmerge()
+        self._detach_orchestrator()
+        for name, original in self._originals.items():
+            self.sam.set_submodule(name, original.train(self.sam.training))
+        with torch.no_grad():
+            for name, value in self._unfrozen_before.items():
+                self.sam.get_parameter(name).copy_(value)
+        for name, required in self._required_grad.items():
+            self.sam.get_parameter(name).requires_grad_(required)
+        del self.sam.adapted_with
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.sam.parameters()).device
+
+    def _adapted_modules(self) -> list[AdaptedModule]:
+        return [self.sam.get_submodule(name) for name in self._originals]
+
+    def _slots(self) -> list[DownProjection]:
+        return [slot for module in self._adapted_modules() for slot in module.slots() if slot.mixing is not None]
+
+    def _detach_orchestrator(self) -> None:
+        if self.orchestration is not None:
+            self._refresh_hook.remove()
+            del self.sam.image_encoder.orchestrator
+            self.orchestration = None
+
+
+def _orchestrator_over(
+    modules: Mapping[str, AdaptedModule], method: Method, options: Mapping[str, Any]
+) -> CrossBlockOrchestrator:
+    """COBOT over the bottlenecks of the modules, which are told their slots."""
+    slots = [slot for module in modules.values() for slot in module.slots()]
+    if not slots:
+        raise ValueError(
+            f"COBOT orchestrates bottlenecks, and method {method.name!r} has none; "
+            "use orchestrate=False, or a method such as 'lora' or 'adaptformer'."
+        )
+    widths = sorted({slot.out_features for slot in slots})
+    if len(widths) > 1:
+        raise ValueError(f"COBOT needs bottlenecks of one width, but method {method.name!r} has widths {widths}.")
+    orchestrator = CrossBlockOrchestrator(len(slots), widths[0], **options)
+    for index, slot in enumerate(slots):
+        slot.mixing = SlotMixing(orchestrator, index)
+    return orchestrator

@@ -1,0 +1,20 @@
+"""The mask decoder alone: the baseline that every method is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from .method import AdaptedModule, Method, register
+
+
+@register("decoder_only")
+@dataclass(frozen=True)
+class DecoderOnly(Method):
+    """The image encoder stays frozen, the mask decoder is trained. 0 parameters in the encoder."""
+
+    def replacements(self, sam: nn.Module) -> Iterator[tuple[str, AdaptedModule]]:
+        """Nothing is replaced."""
+        yield from ()

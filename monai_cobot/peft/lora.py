@@ -1,0 +1,115 @@
+"""LoRA: low-rank updates of linear layers (Hu et al., "LoRA: Low-rank adaptation of large language models", ICLR 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from .bottleneck import DownProjection, zero_linear
+from .method import AdaptedModule, Method, register
+
+
+class LowRankUpdate(nn.Module):
+    """x -> up(down(x)), the update of one projection. (..., D_in) -> (..., D_out), zero at the start.
+
+    Args:
+        in_features: D_in.
+        out_features: D_out.
+        rank: r, the width of the bottleneck.
+    """
+
+    def __init__(self, in_features: int, out_features: int, rank: int) -> None:
+        super().__init__()
+        self.down = DownProjection(in_features, rank, bias=False)
+        self.up = zero_linear(rank, out_features, bias=False)
+
+
+class LowRankLinear(AdaptedModule):
+    """A linear layer of which some ranges of outputs have a low-rank update: y = W x + b + [up_n(down_n(x))]_n.
+
+    The layer's ``weight`` and ``bias`` keep their names; the updates are children named as in ``targets``.
+
+    Args:
+        linear: the layer to adapt; its parameters are shared, not copied.
+        rank: r, the width of each update's bottleneck.
+        targets: name of an update -> (first, one past the last) output that it updates, in ascending order.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int, targets: dict[str, tuple[int, int]]) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.targets = targets
+        for name, (first, end) in targets.items():
+            self.add_module(name, LowRankUpdate(linear.in_features, end - first, rank))
+        self._set_aside: list[nn.Parameter] = []  # a list: an attribute would join the module's parameters
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D_in) -> (..., D_out)."""
+        output = F.linear(x, self.weight, self.bias)
+        if self._set_aside:
+            return output
+        down, up = self._stacked_updates()
+        return output + F.linear(F.linear(x, down), up)
+
+    def slots(self) -> tuple[DownProjection, ...]:
+        """One bottleneck an update, in the order of the targets."""
+        return tuple(self.get_submodule(name).down for name in self.targets)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """W <- W + up @ down. The original weight is set aside."""
+        if not self._set_aside:
+            down, up = self._stacked_updates()
+            self._set_aside.append(self.weight)
+            self.weight = nn.Parameter(self.weight + up @ down, requires_grad=self.weight.requires_grad)
+
+    def unmerge(self) -> None:
+        """Put the original weight back."""
+        if self._set_aside:
+            original = self._set_aside.pop()
+            original.data = original.data.to(self.weight.device, self.weight.dtype)  # SAM may have moved meanwhile
+            self.weight = original
+
+    def _stacked_updates(self) -> tuple[Tensor, Tensor]:
+        """All updates as one, (n*r, D_in) and (D_out, n*r): two products a pass instead of two for each update."""
+        downs, ups = [], []
+        for name, (first, end) in self.targets.items():
+            update = self.get_submodule(name)
+            downs.append(update.down.effective()[0])  # (r, D_in)
+            ups.append(F.pad(update.up.weight, (0, 0, first, self.out_features - end)))  # (D_out, r)
+        return torch.cat(downs), torch.cat(ups, dim=1)
+
+
+@register("lora")
+@dataclass(frozen=True)
+class Lora(Method):
+    """LoRA on the q and v projections of every block of the image encoder (the base method of SAM-COBOT's Table 4).
+
+    q <- q + up_q(down_q(x)) and v <- v + up_v(down_v(x)), without bias and scale. On each of N blocks of width D that is
+    4*D*r parameters, so 4*N*D*r in all: 147,456 on ViT-B with rank 4. Slots for COBOT: q_0, v_0, q_1, v_1, ...
+
+    Args:
+        rank: r, the width of the bottleneck.
+
+    Raises:
+        ValueError: if the rank is not positive.
+    """
+
+    rank: int = 4
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"LoRA needs a rank of at least 1, got {self.rank}.")
+
+    def replacements(self, sam: nn.Module) -> Iterator[tuple[str, AdaptedModule]]:
+        """The fused qkv layer of every block."""
+        for index, block in enumerate(sam.image_encoder.blocks):
+            qkv = block.attn.qkv
+            width = qkv.in_features
+            targets = {"q": (0, width), "v": (2 * width, 3 * width)}
+            yield f"image_encoder.blocks.{index}.attn.qkv", LowRankLinear(qkv, self.rank, targets)

@@ -1,0 +1,98 @@
+"""The contract of a fine-tuning method, and the registry of methods."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor, nn
+
+from .bottleneck import DownProjection
+
+
+class AdaptedModule(nn.Module):
+    """A module of SAM with an adapter in it.
+
+    It takes the place of the original and keeps the original's parameters under their own names, so that the keys of
+    SAM's state dict stay as they are and only the adapter's come in addition.
+    """
+
+    def slots(self) -> tuple[DownProjection, ...]:
+        """The bottlenecks that COBOT may orchestrate, in network order."""
+        return ()
+
+    def merge(self) -> None:
+        """Put the adapter into the original weights, so that it costs nothing.
+
+        Raises:
+            TypeError: if the adapter is not linear; the message says why.
+        """
+        raise TypeError(f"{type(self).__name__} cannot be merged.")
+
+    def unmerge(self) -> None:
+        """Take the adapter out of the original weights again, which are then what they were, bit for bit."""
+        raise TypeError(f"{type(self).__name__} cannot be unmerged.")
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """What the adapter adds to the loss of the last forward pass, a scalar, or None."""
+        return None
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A fine-tuning method: its options (the fields of the data class) and where it puts what into SAM.
+
+    To add one, derive a frozen data class in a file of its own, decorate it with :func:`register` and import it in
+    ``monai_cobot/peft/__init__.py``; injection, freezing, counting, merging, saving and loading are the
+    :class:`~monai_cobot.peft.adapter.Adapter`'s.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def replacements(self, sam: nn.Module) -> Iterator[tuple[str, AdaptedModule]]:
+        """Yield (dotted name of a module of ``sam``, the module that takes its place), in network order."""
+
+    def options(self) -> dict[str, Any]:
+        """The method's options by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+METHODS: dict[str, type[Method]] = {}
+
+MethodType = TypeVar("MethodType", bound=type[Method])
+
+
+def register(name: str) -> Callable[[MethodType], MethodType]:
+    """Class decorator: make a method available to :func:`~monai_cobot.peft.adapter.adapt` under ``name``."""
+
+    def add(method: MethodType) -> MethodType:
+        if name in METHODS:
+            raise ValueError(f"A method named {name!r} is registered already: {METHODS[name].__name__}.")
+        method.name = name
+        METHODS[name] = method
+        return method
+
+    return add
+
+
+def find_method(name: str) -> type[Method]:
+    """The registered method of that name.
+
+    Raises:
+        ValueError: if there is none; the message lists those there are.
+    """
+    if name not in METHODS:
+        raise ValueError(f"Unknown method {name!r}; choose one of {', '.join(sorted(METHODS))}.")
+    return METHODS[name]
+
+
+def options_of(name: str, **candidates: Any) -> dict[str, Any]:
+    """Those of the candidate options that the method has: one config can name the options of several methods.
+
+    Example: ``options_of("lora", rank=4, bottleneck=16)`` is ``{"rank": 4}``.
+    """
+    known = {field.name for field in fields(find_method(name))}
+    return {option: value for option, value in candidates.items() if option in known}

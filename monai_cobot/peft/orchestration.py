@@ -1,0 +1,139 @@
+"""COBOT: orchestrating the adapters of all blocks (Peng et al., CVPR 2024)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .quaternion import hamilton_matrix, initial_quaternions
+
+RELATIONS = ("learnable", "fixed", "none")
+HYPERCOMPLEX_LAYERS = ("quaternion", "linear", "none")
+
+
+class CrossBlockOrchestrator(nn.Module):
+    """The parameters of COBOT for all adapter slots, stacked, and the matrices M_l that they amount to.
+
+    Slot l of L (in network order) has a bottleneck of width V. Its activation z is replaced by z' = z @ M_l with
+
+    * Lambda^LM_l = sum_m Lambda_m S[m, l]: the communicated coefficients of all slots, mixed by the relation matrix
+      (T_w = T x_3 S, Eq. 15-17);
+    * M_l = diag(Lambda^LM_l + Lambda^MC_l) @ K_l: those plus the slot's local coefficients, then the slot's
+      hyper-complex map K_l (Eq. 21).
+
+    Parameters (present as the options ask for them):
+
+    * ``local`` (L, V): Lambda^MC, the local coefficients, ones at the start;
+    * ``communicated`` (L, V): Lambda, the coefficients that the slots share through S, ones at the start;
+    * ``relation`` (L, L): S, the identity at the start;
+    * ``quaternion`` (L, 4, V/4, V/4), or ``linear`` (L, V, V): K_l.
+
+    With the defaults that is L * (2V + L + V*V/4) numbers: 864 over LoRA and 1,296 over AdaptFormer on ViT-B.
+
+    Args:
+        num_slots: L, the number of adapter slots.
+        width: V, the bottleneck width that all slots share; divisible by 4 for quaternions.
+        relation: ``"learnable"``; ``"fixed"``, a random S that is kept as it is (the paper's Table 2); ``"none"``, S
+            is the identity and not trained.
+        hypercomplex: ``"quaternion"``; ``"linear"``, a free V x V map that starts orthogonal (Table 3); ``"none"``,
+            K_l is the identity.
+        quaternion_init: ``"orthogonal"`` (the paper) or ``"uniform"`` (the authors' code), see
+            :func:`~monai_cobot.peft.quaternion.initial_quaternions`.
+        coefficients: ``False`` leaves both coefficient sets out, M_l = K_l (Table 1, "HL only").
+
+    Raises:
+        ValueError: for an unknown option, a width that quaternions cannot have, or options that leave nothing.
+    """
+
+    def __init__(
+        self,
+        num_slots: int,
+        width: int,
+        relation: str = "learnable",
+        hypercomplex: str = "quaternion",
+        quaternion_init: str = "orthogonal",
+        coefficients: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_slots < 1 or width < 1:
+            raise ValueError(f"COBOT needs at least one slot and a positive width, got {num_slots} slots of {width}.")
+        if relation not in RELATIONS:
+            raise ValueError(f"Unknown relation {relation!r}; choose one of {', '.join(RELATIONS)}.")
+        if hypercomplex not in HYPERCOMPLEX_LAYERS:
+            raise ValueError(f"Unknown hypercomplex {hypercomplex!r}; choose one of {', '.join(HYPERCOMPLEX_LAYERS)}.")
+        if not coefficients and hypercomplex == "none":
+            raise ValueError(
+                "coefficients=False with hypercomplex='none' leaves nothing to orchestrate; "
+                "keep one of them, or adapt without orchestrate=True."
+            )
+        self.num_slots = num_slots
+        self.width = width
+        self.relation_kind = relation
+        self.hypercomplex = hypercomplex
+        self.coefficients = coefficients
+        self._matrices: Tensor | None = None
+
+        if coefficients:
+            self.local = nn.Parameter(torch.ones(num_slots, width))
+            self.communicated = nn.Parameter(torch.ones(num_slots, width))
+            if relation == "learnable":
+                self.relation = nn.Parameter(torch.eye(num_slots))
+            elif relation == "fixed":
+                # 1/sqrt(L) keeps the size of a mixture of L coefficients that of one
+                self.register_buffer("relation", torch.randn(num_slots, num_slots) / num_slots**0.5)
+        if hypercomplex == "quaternion":
+            self.quaternion = nn.Parameter(initial_quaternions(num_slots, width, quaternion_init))
+        elif hypercomplex == "linear":
+            maps = torch.empty(num_slots, width, width)
+            for slot_map in maps:
+                nn.init.orthogonal_(slot_map)
+            self.linear = nn.Parameter(maps)
+
+    def mixing_matrices(self) -> Tensor:
+        """All M_l in the row-vector convention, z' = z @ M_l.
+
+        Returns:
+            (L, V, V), in float32 also under autocast.
+        """
+        with torch.autocast(device_type=next(self.parameters()).device.type, enabled=False):
+            if self.hypercomplex == "quaternion":
+                maps = hamilton_matrix(self.quaternion)  # (L, V, V)
+            elif self.hypercomplex == "linear":
+                maps = self.linear
+            else:
+                maps = torch.eye(self.width, device=self.local.device).expand(self.num_slots, -1, -1)
+            if not self.coefficients:
+                return maps
+            mixed = self.communicated  # (L, V)
+            if self.relation_kind != "none":
+                mixed = self.relation.transpose(0, 1) @ mixed
+            return (mixed + self.local).unsqueeze(-1) * maps
+
+    def refresh(self, *_: Any) -> None:
+        """Compute the matrices anew; called once before each forward pass of the encoder (as its forward pre-hook)."""
+        self._matrices = self.mixing_matrices()
+
+    def matrix(self, slot: int) -> Tensor:
+        """M_l of one slot, (V, V), as of the last :meth:`refresh`."""
+        if self._matrices is None:
+            self.refresh()
+        assert self._matrices is not None
+        return self._matrices[slot]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The cached matrices belong to one forward pass and its graph: a copy or a pickle starts without them.
+        return {**self.__dict__, "_matrices": None}
+
+
+class SlotMixing:
+    """One slot's view of the orchestrator. A plain object, so that the orchestrator has one place in the module tree."""
+
+    def __init__(self, orchestrator: CrossBlockOrchestrator, slot: int) -> None:
+        self.orchestrator = orchestrator
+        self.slot = slot
+
+    def __call__(self) -> Tensor:
+        """M_l, (V, V)."""
+        return self.orchestrator.matrix(self.slot)

@@ -104,7 +104,7 @@ class _Abdomen:
     partial volume of a real scanner.
     """
 
-    def __init__(self, grid: list[np.ndarray], spacing: np.ndarray, random: Generator) -> None:
+    def __init__(self, grid: tuple[np.ndarray, ...], spacing: np.ndarray, random: Generator) -> None:
         self.random = random
         self.edge = np.float32(0.35 * spacing[0])
         self.x, self.y, self.z = self._bent(grid)
@@ -116,7 +116,7 @@ class _Abdomen:
         self._paint_spine_and_vessels()
         self._paint_lungs()
 
-    def _bent(self, grid: list[np.ndarray]) -> list[np.ndarray]:
+    def _bent(self, grid: tuple[np.ndarray, ...]) -> list[np.ndarray]:
         """The grid moved by a few long waves and scaled: patients differ in size and in every outline."""
         scale = self.random.uniform(0.92, 1.08, 3)
         x, y, z = (axis / np.float32(factor) for axis, factor in zip(grid, scale, strict=True))
@@ -133,23 +133,22 @@ class _Abdomen:
 
     def _ellipsoid(self, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
         """Position varies by 4 mm, radii by 8 per cent."""
-        cx, cy, cz = np.float32(centre + self.random.normal(0, 4, 3))
-        rx, ry, rz = np.float32(radii * self.random.uniform(0.92, 1.08, 3))
+        cx, cy, cz = (np.asarray(centre) + self.random.normal(0, 4, 3)).astype(np.float32)
+        rx, ry, rz = (np.asarray(radii) * self.random.uniform(0.92, 1.08, 3)).astype(np.float32)
         radius = np.sqrt(((self.x - cx) / rx) ** 2 + ((self.y - cy) / ry) ** 2 + ((self.z - cz) / rz) ** 2)
         return (radius - 1) * min(rx, ry, rz)
 
     def _tube(self, x: float, y: float, radius: float) -> np.ndarray:
         return np.hypot(self.x - np.float32(x), self.y - np.float32(y)) - np.float32(radius)
 
-    def _paint(self, inside: np.ndarray, hu: float | np.ndarray, label: str | None = None) -> None:
+    def _paint(self, inside: np.ndarray, hu: float, label: str | None = None) -> None:
         near = inside < 4 * self.edge
         share = 1 / (1 + np.exp(np.clip(inside[near] / self.edge, -12, 12)))
-        value = hu[near] if isinstance(hu, np.ndarray) else np.float32(hu)
-        self.image[near] += share * (value - self.image[near])
+        self.image[near] += share * (np.float32(hu) - self.image[near])
         self.labels[inside < 0] = 0 if label is None else PHANTOM_LABELS[label]
 
-    def _hu(self, middle: float, spread: float = 8) -> np.float32:
-        return np.float32(self.random.normal(middle, spread))
+    def _hu(self, middle: float, spread: float = 8) -> float:
+        return self.random.normal(middle, spread)
 
     def _paint_body(self) -> None:
         self.skin = np.hypot(self.x / 160, self.y / 115) * 130 - 130
@@ -165,11 +164,11 @@ class _Abdomen:
         angle = np.arctan2(self.y / 115, self.x / 160)
         across = np.abs(((self.z - 30 * np.abs(np.sin(angle)) * np.sign(-self.y)) / 27 + 0.3) % 1 - 0.5) * 27
         rib = np.hypot(across, 1.6 * (self.cavity - 7.5)) - 6.5
-        self._paint(np.where((self.z > -50) | (self.y < -200), rib, 50), 420)
+        self._paint(np.where(self.z > -50, rib, 50), 420)
 
     def _paint_bowel(self) -> None:
-        for _ in range(16):
-            centre = (self.random.uniform(-85, 85), self.random.uniform(-70, 5), self.random.uniform(-110, -10))
+        for _ in range(24):
+            centre = (self.random.uniform(-85, 85), self.random.uniform(-70, 20), self.random.uniform(-110, 60))
             radius = self.random.uniform(13, 22)
             loop = np.maximum(self._ellipsoid(centre, (radius * 1.4, radius, radius * 1.2)), self.cavity + 4)
             self._paint(loop, self._hu(45, 12))
@@ -235,7 +234,10 @@ class _Abdomen:
     def _paint_lungs(self) -> None:
         for side in (-1, 1):
             dome = self._ellipsoid((side * 78, 42, 150), (62, 62, 82))
-            self._paint(np.maximum(dome, self.cavity + 1), -830)
+            lung = np.maximum(dome, self.cavity + 1)
+            self._paint(lung, -830)
+            # Where the dome is flat, much of its edge looks like air although little of it is.
+            self.labels[lung < 2 * self.edge] = 0
 
     def _paint_inside(self, inside: np.ndarray, hu: float) -> None:
         """Paints something that belongs to the organ around it."""

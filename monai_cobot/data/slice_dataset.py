@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset
@@ -18,11 +20,13 @@ from tqdm import tqdm
 from monai_cobot.data.cases import Case, CaseError, LoadedCase, load_case
 from monai_cobot.transforms.boxes import box_from_mask
 from monai_cobot.transforms.intensity import find_preset, intensity_range, scale_intensity
-from monai_cobot.transforms.slices import slices_of
+from monai_cobot.transforms.slices import SLICE_AXES, slices_of
 
 __all__ = ["Skip", "SliceDataset"]
 
 logger = logging.getLogger(__name__)
+
+_NO_ROWS = np.empty((0, 4), dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class SliceDataset(Dataset):
         transform: is called with the sample, and its result is returned; reseeded for each sample where it is a
             MONAI `Randomizable`.
         seed: of the random numbers.
+        cache_dir: a folder on a fast disk that holds the slices instead of the memory, for data sets larger than that;
+            about three bytes a voxel of the slices that are used. Nothing stays there. None for the memory.
         progress: whether a progress bar is shown while the cases are read.
 
     Attributes:
@@ -107,10 +113,13 @@ class SliceDataset(Dataset):
         components: bool = False,
         transform: Callable[[dict[str, Any]], Any] | None = None,
         seed: int = 0,
+        cache_dir: str | Path | None = None,
         progress: bool = True,
     ) -> None:
         if not labels:
             raise ValueError("there are no labels to use; name at least one.")
+        if axis not in SLICE_AXES:
+            raise ValueError(f"unknown slice axis {axis!r}; choose one of {', '.join(SLICE_AXES)}.")
         if min_foreground < 1:
             raise ValueError(f"min_foreground is {min_foreground}; a slice needs at least 1 pixel of a label.")
         self.label_names = list(labels)
@@ -120,6 +129,7 @@ class SliceDataset(Dataset):
         self.components = components
         self.transform = transform
         self.seed = seed
+        self.cache_dir = cache_dir
         self.skipped: list[Skip] = []
         self._label_values = [labels[name] for name in self.label_names]
         self._cases: list[_CachedCase] = []
@@ -129,14 +139,12 @@ class SliceDataset(Dataset):
         rows = []
         present: set[int] = set()
         for case in tqdm(cases, desc="reading cases", unit="case", disable=not progress):
-            try:
-                loaded = load_case(case, self._label_values)
+            loaded = self._load(case)
+            if loaded is not None:
                 present.update(loaded.values())
                 rows.append(self._add(loaded))
-            except ValueError as error:
-                self._skip(case, str(error) if isinstance(error, CaseError) else f"{case.image}: {error}")
         # (samples, 4): case, slice in the cache, label, component (0 for the label as a whole)
-        self._rows = np.concatenate(rows) if rows else np.empty((0, 4), dtype=np.int32)
+        self._rows = np.concatenate(rows) if rows else _NO_ROWS
         self._report(len(cases), labels, present)
 
     def __len__(self) -> int:
@@ -182,9 +190,15 @@ class SliceDataset(Dataset):
         """Names of the cases that have at least one sample."""
         return [case.name for case in self._cases]
 
+    def _load(self, case: Case) -> LoadedCase | None:
+        try:
+            return load_case(case, self._label_values)
+        except CaseError as error:
+            self._skip(case, str(error))
+            return None
+
     def _add(self, loaded: LoadedCase) -> np.ndarray:
         """Keeps what is used of a case and returns its rows."""
-        low, high = intensity_range(loaded.image.array, self.preset)
         label_maps = slices_of(loaded.label_maps, self.axis)  # (slices, N, H, W)
         found = []
         for label_index, value in enumerate(self._label_values):
@@ -199,19 +213,24 @@ class SliceDataset(Dataset):
                 part = "component" if self.components else "slice"
                 self._skip(
                     loaded.case,
-                    f"every {part} has fewer than {self.min_foreground} foreground pixels (min_foreground)",
+                    f"every {part} has fewer than {self.min_foreground} pixels (lower min_foreground to use them)",
                     self.label_names[label_index],
                 )
             found += [(n, label_index, c) for n, c in numbers]
         if not found:
-            return np.empty((0, 4), dtype=np.int32)
+            return _NO_ROWS
+        try:
+            low, high = intensity_range(loaded.image.array, self.preset)
+        except ValueError as error:
+            self._skip(loaded.case, f"case {loaded.case.name}: {loaded.case.image}: {error}")
+            return _NO_ROWS
         slice_indices, positions = np.unique([n for n, _, _ in found], return_inverse=True)
         images = slices_of(loaded.image.array, self.axis)
         self._cases.append(
             _CachedCase(
                 name=loaded.case.name,
-                images=np.ascontiguousarray(images[slice_indices]),
-                label_maps=np.ascontiguousarray(label_maps[slice_indices]),
+                images=self._kept(images[slice_indices]),
+                label_maps=self._kept(label_maps[slice_indices]),
                 indices=slice_indices,
                 low=low,
                 high=high,
@@ -223,6 +242,15 @@ class SliceDataset(Dataset):
         rows[:, 2:] = [(label, component) for _, label, component in found]
         return rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 1]))]
 
+    def _kept(self, array: np.ndarray) -> np.ndarray:
+        if self.cache_dir is None:
+            return np.ascontiguousarray(array)
+        # The file has no name, so that it goes with the last process that maps it, however that ends.
+        with tempfile.TemporaryFile(dir=self.cache_dir) as file:
+            kept = np.memmap(file, array.dtype, "w+", shape=array.shape)
+        kept[:] = array
+        return kept
+
     def _large_components(self, mask: np.ndarray) -> list[int]:
         areas = np.bincount(_components(mask).ravel())
         return [number for number in range(1, len(areas)) if areas[number] >= self.min_foreground]
@@ -232,20 +260,20 @@ class SliceDataset(Dataset):
 
     def _report(self, count: int, labels: Mapping[str, int], present: set[int]) -> None:
         """Says what was skipped, and refuses a data set without samples."""
-        absences = Counter((skip.label, skip.reason) for skip in self.skipped if skip.label is not None)
-        lines = [f"{skip.reason}" for skip in self.skipped if skip.label is None]
-        lines += [
-            f"label {label}: {reason} in {number} of {count} cases" for (label, reason), number in absences.items()
-        ]
+        lines = [skip.reason for skip in self.skipped if skip.label is None]
+        for name in self.label_names:
+            reasons = Counter(skip.reason for skip in self.skipped if skip.label == name)
+            lines += [f"label {name}: {reason} in {number} of {count} cases" for reason, number in reasons.items()]
         details = "".join(f"\n  - {line}" for line in lines)
         if len(self) == 0:
             wanted = ", ".join(f"{name} = {value}" for name, value in labels.items())
+            there = ", ".join(str(value) for value in sorted(present)) or "none"
             raise ValueError(
-                f"no slice is left of {count} cases for the labels {wanted}; label values that are present: "
-                f"{', '.join(map(str, sorted(present))) or 'none'}.{details}"
+                f"no slice is left of {count} cases for the labels {wanted}; label values in their masks: {there}."
+                f"{details}"
             )
         if lines:
-            logger.warning("%d slices of %d cases are used; left out:%s", len(self), len(self._cases), details)
+            logger.warning("%d samples of %d cases are used; left out:%s", len(self), len(self._cases), details)
 
 
 def _label_in_slice(label_maps: np.ndarray, value: int) -> np.ndarray:

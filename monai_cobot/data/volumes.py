@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
@@ -41,7 +41,7 @@ class Volume:
 
     Attributes:
         array: (C, I, J, K), voxel indices growing to the patient's left, posterior and superior; C is 1, or 3 for a
-            colour picture; a picture has K = 1, its columns along I and its rows along J. An oblique volume is turned
+            picture that shows colours; a picture has K = 1, its columns along I and its rows along J. An oblique volume is turned
             to the nearest axes, never resampled. The smallest of uint8, int16, int32 and float32 that holds the file's
             values.
         affine: (4, 4), from voxel indices of ``array`` to millimetres in the RAS+ world of nibabel.
@@ -163,7 +163,7 @@ def _read(path: Path, is_mask: bool) -> Volume:
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(C, ...) in the file's axes, and the affine."""
     with _damage_explained(path):
-        image = nib.load(path)
+        image = nib.Nifti1Image.from_filename(path)
         array = np.asanyarray(image.dataobj)
         affine = image.affine
     if array.dtype.names:
@@ -230,6 +230,8 @@ def _read_picture(path: Path, is_mask: bool) -> tuple[np.ndarray, np.ndarray]:
         pixels = np.asarray(upright)  # (H, W) or (H, W, 3)
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
+    elif (pixels == pixels[:, :, :1]).all():
+        pixels = pixels[:, :, :1]  # grey that was saved as colour, as ultrasound often is
     return pixels.transpose(2, 1, 0)[..., None], _FLIP_WORLD
 
 

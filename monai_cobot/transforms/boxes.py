@@ -148,7 +148,7 @@ class RandJitterBox(Randomizable, Transform):
         self.max_jitter = max_jitter
         self.direction = direction
 
-    def __call__(self, box: NdarrayOrTensor, shape: tuple[int, int]) -> torch.Tensor:
+    def __call__(self, box: NdarrayOrTensor, shape: tuple[int, int]) -> torch.Tensor:  # type: ignore[override]
         """The box (4,) moved inside an image of ``shape`` (H, W)."""
         return jitter_box(box, shape, self.max_jitter, self.direction, self.R)
 

@@ -39,7 +39,7 @@ class ResizeLongestSide(Transform):
     def mask(self, mask: NdarrayOrTensor) -> torch.Tensor:
         """(1, H, W) -> (1, size, size), by the nearest pixel, padded with 0."""
         mask = torch.as_tensor(mask)
-        height, width = resized_shape(*mask.shape[-2:], self.size)
+        height, width = resized_shape(mask.shape[-2], mask.shape[-1], self.size)
         resized = interpolate(mask[None], (height, width), mode="nearest-exact")[0]
         return pad(resized, (0, self.size - width, 0, self.size - height))
 

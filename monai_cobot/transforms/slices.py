@@ -6,14 +6,16 @@ feet, as is usual, the patient's left is then on the right of an axial slice.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from monai.config import KeysCollection, NdarrayOrTensor
+from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
 __all__ = ["SLICE_AXES", "TakeSlice", "TakeSliced", "place_slice", "slices_of", "take_slice", "volume_from_slices"]
+
+ArrayT = TypeVar("ArrayT", np.ndarray, torch.Tensor)
 
 SLICE_AXES = ("axial", "coronal", "sagittal")
 
@@ -21,7 +23,7 @@ SLICE_AXES = ("axial", "coronal", "sagittal")
 _AXES_ORDER = {"axial": (3, 0, 2, 1), "coronal": (2, 0, 3, 1), "sagittal": (1, 0, 3, 2)}
 
 
-def slices_of(volume: NdarrayOrTensor, axis: str) -> NdarrayOrTensor:
+def slices_of(volume: ArrayT, axis: str) -> ArrayT:
     """All slices of a volume along one axis: a view for an array, for a tensor a copy where rows are turned over.
 
     axial: rows to posterior, columns to the patient's left. coronal: superior on top, columns to the patient's left.
@@ -43,7 +45,7 @@ def slices_of(volume: NdarrayOrTensor, axis: str) -> NdarrayOrTensor:
     return _rows_turned(_permuted(volume, _AXES_ORDER[axis]), axis)
 
 
-def volume_from_slices(slices: NdarrayOrTensor, axis: str) -> NdarrayOrTensor:
+def volume_from_slices(slices: ArrayT, axis: str) -> ArrayT:
     """The exact inverse of `slices_of`: (slices, C, H, W) -> (C, I, J, K) in LPS.
 
     Raises:
@@ -56,7 +58,7 @@ def volume_from_slices(slices: NdarrayOrTensor, axis: str) -> NdarrayOrTensor:
     return _permuted(_rows_turned(slices, axis), tuple(order.index(n) for n in range(4)))
 
 
-def take_slice(volume: NdarrayOrTensor, axis: str, index: int) -> NdarrayOrTensor:
+def take_slice(volume: ArrayT, axis: str, index: int) -> ArrayT:
     """One slice of a volume, oriented as `slices_of` says.
 
     Args:
@@ -73,7 +75,7 @@ def take_slice(volume: NdarrayOrTensor, axis: str, index: int) -> NdarrayOrTenso
     return _rows_turned(_plane(volume, axis, index)[None], axis)[0]
 
 
-def place_slice(volume: NdarrayOrTensor, slice_: NdarrayOrTensor, axis: str, index: int) -> None:
+def place_slice(volume: ArrayT, slice_: ArrayT, axis: str, index: int) -> None:
     """Writes a slice back into a volume in place: the exact inverse of `take_slice`.
 
     Args:
@@ -91,7 +93,7 @@ def place_slice(volume: NdarrayOrTensor, slice_: NdarrayOrTensor, axis: str, ind
             f"a slice of shape {tuple(slice_.shape)} does not fit the {axis} slices of this volume, "
             f"which have the shape {tuple(plane.shape)}."
         )
-    plane[:] = _rows_turned(slice_[None], axis)[0]  # type: ignore[call-overload]
+    plane[:] = _rows_turned(slice_[None], axis)[0]
 
 
 class TakeSlice(Transform):
@@ -102,7 +104,7 @@ class TakeSlice(Transform):
         self.axis = axis
         self.index = index
 
-    def __call__(self, volume: NdarrayOrTensor) -> NdarrayOrTensor:
+    def __call__(self, volume: ArrayT) -> ArrayT:
         return take_slice(volume, self.axis, self.index)
 
 
@@ -133,7 +135,7 @@ def _check_axis(axis: str) -> None:
         raise ValueError(f"unknown slice axis {axis!r}; choose one of {', '.join(SLICE_AXES)}.")
 
 
-def _plane(volume: NdarrayOrTensor, axis: str, index: int) -> NdarrayOrTensor:
+def _plane(volume: ArrayT, axis: str, index: int) -> ArrayT:
     """A view (C, H, W) of one slice, its rows in the order of the volume."""
     _check_axis(axis)
     if volume.ndim != 4:
@@ -144,11 +146,11 @@ def _plane(volume: NdarrayOrTensor, axis: str, index: int) -> NdarrayOrTensor:
     return slices[index]
 
 
-def _permuted(array: NdarrayOrTensor, order: tuple[int, ...]) -> NdarrayOrTensor:
+def _permuted(array: ArrayT, order: tuple[int, ...]) -> ArrayT:
     return array.permute(order) if isinstance(array, torch.Tensor) else np.transpose(array, order)
 
 
-def _rows_turned(slices: NdarrayOrTensor, axis: str) -> NdarrayOrTensor:
+def _rows_turned(slices: ArrayT, axis: str) -> ArrayT:
     """(slices, C, H, W) with superior on top; axial slices have no superior end and stay as they are."""
     if axis == "axial":
         return slices

@@ -32,9 +32,9 @@ def new_figure(width: float, height: float, layout: ConstrainedLayoutEngine | No
 
 def shrink_to_fit(text: Text, width: float) -> None:
     """Make a text's letters smaller where it is wider than ``width`` inches."""
-    needed = text.get_window_extent().width / DOTS_PER_INCH
-    if needed > width:
-        text.set_fontsize(float(text.get_fontsize()) * width / needed)
+    # Hinting makes the width of letters a little more than proportional to their size, hence again until it fits.
+    while (needed := text.get_window_extent().width / DOTS_PER_INCH) > width:
+        text.set_fontsize(float(text.get_fontsize()) * min(0.98, width / needed))
 
 
 def write_png(figure: Figure, path: str | os.PathLike[str]) -> Path:

@@ -1,5 +1,6 @@
 """Writing a report so that nothing half-written stays."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
         beside.write_bytes(content)
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         # A full disk is reported without a file's name.
         raise OSError(error.errno, f"cannot write the report ({error.strerror})", str(path)) from error
     return path

@@ -22,7 +22,7 @@ AFTER_COLOUR = YELLOW
 BOX_COLOUR = "white"
 
 # Points. The truth lies broad below a narrow prediction: both are seen where they coincide.
-_BROAD, _NARROW = 2.8, 1.3
+_BROAD, _NARROW = 2.4, 1.2
 
 _MOST_SAMPLES = 64
 # Inches.
@@ -131,7 +131,7 @@ def _draw_row(sample: CheckedSample, panels: dict[str, Axes], aspect: float) -> 
     _draw_box(context, sample.box)
     if enlarged is not None:
         context.add_patch(_rectangle(enlarged, edgecolor="white", linewidth=1, linestyle=(0, (2, 3))))
-        _write(context, f"dotted part at right, enlarged {whole.width / enlarged.width:.1f} x")
+        _write(context, f"dotted frame at right, {whole.width / enlarged.width:.1f} times enlarged")
 
     _draw_image(panels["truth"], sample.image, window)
     _draw_outlines(panels["truth"], [(sample.truth, TRUTH_COLOUR, _NARROW)])

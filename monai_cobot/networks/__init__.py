@@ -2,9 +2,11 @@
 
 from monai_cobot.networks.attention import FusedAttention, set_attention
 from monai_cobot.networks.checkpoint import base_weights_sha256, load_checkpoint, load_into
+from monai_cobot.networks.checkpointing import set_gradient_checkpointing
 from monai_cobot.networks.decoding import decode_masks
 from monai_cobot.networks.promptable import PromptableSam
-from monai_cobot.networks.sam import VARIANTS, SamVariant, build_sam
+from monai_cobot.networks.sam import build_sam
+from monai_cobot.networks.variants import VARIANTS, SamVariant
 
 __all__ = [
     "VARIANTS",
@@ -17,4 +19,5 @@ __all__ = [
     "load_checkpoint",
     "load_into",
     "set_attention",
+    "set_gradient_checkpointing",
 ]

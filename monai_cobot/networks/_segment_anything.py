@@ -1,12 +1,14 @@
 """The one place where ``segment_anything`` is imported.
 
-The package's ``__init__`` imports torchvision, which only its automatic mask generator and its predictor need: the networks in
-``segment_anything.modeling`` do not. Where torchvision is absent, or does not match the installed torch and raises while it is
-imported, the package is registered here without running its ``__init__``, so that ``modeling`` imports all the same.
+The package's ``__init__`` imports torchvision, which only its automatic mask generator and its predictor need: the
+networks in ``segment_anything.modeling`` do not. Where torchvision is absent, or does not match the installed torch and
+raises while it is imported, the package is registered here without running its ``__init__``, so that ``modeling``
+imports all the same.
 
-The registered package is lazy: asking it for any name that is not there (``from segment_anything import SamPredictor``) runs the
-real ``__init__`` in it, which works as soon as torchvision does and otherwise fails with torchvision's own error. It stays in
-``sys.modules`` because pickling a network imports the top package of its class. Where torchvision works, nothing of this happens.
+The registered package is lazy: asking it for any name that is not there (``from segment_anything import SamPredictor``)
+runs the real ``__init__`` in it, which works as soon as torchvision does and otherwise fails with torchvision's own
+error. It stays in ``sys.modules`` because pickling a network imports the top package of its class. Where torchvision
+works, nothing of this happens.
 """
 
 import importlib.util
@@ -39,6 +41,7 @@ try:
 except Exception:  # a torchvision that does not match torch raises RuntimeError, OSError, ...
     _register_lazily()
 
+# ruff: noqa: E402
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.modeling.image_encoder import Attention, Block, window_partition, window_unpartition
 from segment_anything.modeling.transformer import Attention as DecoderAttention

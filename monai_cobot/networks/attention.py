@@ -2,18 +2,98 @@
 
 from typing import Literal
 
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
 from monai_cobot.networks._segment_anything import Attention, Sam
+
+LONG_SEQUENCE = 256
+"""Tokens from which the bias is carried in queries and keys. Below (SAM's windows), a mask of all pairs is faster."""
+
+ALIGNMENT = 16
+"""The widened head dimension is a multiple of this: the fused kernels of CPUs and GPUs are fastest there."""
 
 
 class FusedAttention(Attention):
-    """segment_anything's attention with relative positions, computed without the matrix of all logits."""
+    """segment_anything's attention with decomposed relative positions, through ``scaled_dot_product_attention``.
+
+    The logit of a query and a key is ``s q.k + q.Rh[row_q - row_k] + q.Rw[column_q - column_k]`` (Li et al., MViTv2,
+    CVPR 2022, equation 4). Short sequences hand the last two terms over as a mask. Long ones write all three as one
+    product,
+
+        q' = [s q, q Rh, q Rw]    k' = [k, onehot(row_k), onehot(column_k)]    logit = q'.k'
+
+    with one number per row and one per column of keys in q', so that no matrix of all pairs of tokens is ever held and
+    memory grows linearly with the tokens, in training too. Both are exact.
+
+    Parameters and children are those of ``Attention``, under the same names. Modules that take the place of ``qkv`` or
+    ``proj`` are called as those are.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend: (B, H, W, C) -> (B, H, W, C)."""
+        batch, height, width, _ = x.shape
+        qkv = self.qkv(x).view(batch, height, width, 3, self.num_heads, -1)
+        q, k, v = qkv.permute(3, 0, 4, 1, 2, 5).unbind(0)  # (B, heads, H, W, D) each
+        row_bias = torch.einsum("bnhwd,hkd->bnhwk", q, _by_distance(self.rel_pos_h, height).to(q.dtype))
+        column_bias = torch.einsum("bnhwd,wkd->bnhwk", q, _by_distance(self.rel_pos_w, width).to(q.dtype))
+        attend = _attend_widened if height * width >= LONG_SEQUENCE else _attend_masked
+        out = attend(q, k.flatten(2, 3), v.flatten(2, 3), row_bias, column_bias, self.scale)  # (B, heads, H W, D)
+        return self.proj(out.transpose(1, 2).reshape(batch, height, width, -1))
 
 
 def set_attention(sam: Sam, kind: Literal["fused", "stock"]) -> None:
-    """Switch all blocks of a SAM's image encoder to fused or to segment_anything's own attention, in place."""
+    """Switch all blocks of a SAM's image encoder to fused or to segment_anything's own attention, in place.
+
+    Only the class of the attention modules changes, as in torch's lazy modules: parameters, children, hooks and keys
+    stay.
+
+    Args:
+        sam: with or without adapters.
+        kind: ``"fused"`` or ``"stock"``; their outputs are equal up to rounding.
+
+    Raises:
+        ValueError: the kind is neither.
+    """
     kinds: dict[str, type[Attention]] = {"fused": FusedAttention, "stock": Attention}
     if kind not in kinds:
         raise ValueError(f"Unknown attention {kind!r}: expected 'fused' or 'stock'.")
     for module in sam.image_encoder.modules():
         if type(module) in kinds.values():
             module.__class__ = kinds[kind]
+
+
+def _by_distance(table: Tensor, length: int) -> Tensor:
+    """Relative position embeddings of all pairs along one axis: (L, D) -> (length, length, D), queries first.
+
+    A table for another length is interpolated linearly, as ``segment_anything``'s ``get_rel_pos`` does.
+    """
+    if len(table) != 2 * length - 1:
+        table = F.interpolate(table.T.unsqueeze(0), 2 * length - 1, mode="linear").squeeze(0).T
+    index = torch.arange(length, device=table.device)
+    return table[index.unsqueeze(1) - index + length - 1]
+
+
+def _attend_masked(q: Tensor, k: Tensor, v: Tensor, row_bias: Tensor, column_bias: Tensor, scale: float) -> Tensor:
+    """Attention with the bias as a mask: q (B, heads, H, W, D), k, v (B, heads, H W, D) -> (B, heads, H W, D)."""
+    bias = row_bias.contiguous().unsqueeze(-1) + column_bias.contiguous().unsqueeze(-2)  # (B, heads, H, W, H, W)
+    return F.scaled_dot_product_attention(
+        q.flatten(2, 3), k, v, attn_mask=bias.flatten(4, 5).flatten(2, 3), scale=scale
+    )
+
+
+def _attend_widened(q: Tensor, k: Tensor, v: Tensor, row_bias: Tensor, column_bias: Tensor, scale: float) -> Tensor:
+    """Attention with the bias in the head dimension, of the shapes of ``_attend_masked``."""
+    batch, heads, height, width, head_width = q.shape
+    total = head_width + height + width
+    padding = -total % ALIGNMENT
+    index = torch.arange(height * width, device=q.device)
+    rows, columns = torch.arange(height, device=q.device), torch.arange(width, device=q.device)
+    one_hot = torch.cat(((index // width).unsqueeze(1) == rows, (index % width).unsqueeze(1) == columns), dim=1)
+    one_hot = F.pad(one_hot.to(k.dtype), (0, padding)).expand(batch, heads, -1, -1)  # (B, heads, H W, H + W + padding)
+    widened_q = F.pad(torch.cat((q * scale, row_bias, column_bias), dim=-1), (0, padding)).flatten(2, 3)
+    widened_k = torch.cat((k, one_hot), dim=-1)
+    # the fused kernels want values as wide as the queries and keys
+    widened_v = F.pad(v, (0, total + padding - head_width))
+    return F.scaled_dot_product_attention(widened_q, widened_k, widened_v, scale=1.0)[..., :head_width]

@@ -1,11 +1,13 @@
 """The halves of a transformer block of SAM's image encoder, for modules that put something between or beside them."""
 
-from torch import Tensor, nn
+from typing import Any
+
+from torch import Tensor
 
 from monai_cobot.networks._segment_anything import window_partition, window_unpartition
 
 
-def attention_half(block: nn.Module, x: Tensor) -> Tensor:
+def attention_half(block: Any, x: Tensor) -> Tensor:
     """The first half of a block, x + attention(norm1(x)), within windows where the block has them.
 
     Args:

@@ -12,9 +12,10 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from monai_cobot.networks._segment_anything import Sam
+from monai_cobot.networks.variants import VARIANTS
 
 WRAPPERS = ("model", "state_dict")
 """Entries under which training scripts keep a state dict (MedSAM, Lightning)."""
@@ -27,7 +28,8 @@ SHOWN_KEYS = 10
 
 
 def load_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
-    """Read a SAM's state dict: official files, MedSAM's, wrapped in ``{"model": ...}`` or ``{"state_dict": ...}``, with prefixes.
+    """Read a SAM's state dict: official files, MedSAM's, wrapped in ``{"model": ...}`` or ``{"state_dict": ...}``, with
+    prefixes.
 
     Nothing is unpickled but tensors and plain containers.
 
@@ -50,10 +52,14 @@ def load_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(item, Tensor) for item in content.values()):
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(item, Tensor) for item in content.values())
+    ):
         raise ValueError(
-            f"{path} holds no state dict: expected names with tensors, alone or under {' or '.join(map(repr, WRAPPERS))}. "
-            "Save one with torch.save(model.state_dict(), path)."
+            f"{path} holds no state dict: expected names and tensors, alone or under "
+            f"{' or '.join(map(repr, WRAPPERS))}. Save one with torch.save(model.state_dict(), path)."
         )
     state = dict(content)
     while prefix := next((prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in state)), None):
@@ -75,8 +81,8 @@ def _read_torch(path: Path) -> object:
         # a file of torch.save is a zip archive, and one that opens but is refused holds more than tensors
         if zipfile.is_zipfile(path):
             raise ValueError(
-                f"{path} holds Python objects besides tensors, which are not loaded because they could run any code. In the "
-                "environment that wrote it, and only if you trust it, save its state dict: torch.save(model.state_dict(), path)."
+                f"{path} holds Python objects besides tensors, which are not loaded because they could run any code. "
+                "If you trust it, save its state dict in the environment that wrote it: torch.save(model.state_dict(), path)."
             ) from error
         raise ValueError(f"{path} is damaged or no file of torch.save: download or save it again.") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -86,8 +92,9 @@ def _read_torch(path: Path) -> object:
 def load_into(sam: Sam, state: Mapping[str, Tensor]) -> None:
     """Load a state dict of the same variant, trained at the same or another image size, into a SAM.
 
-    For another image size the absolute position embedding is resized (bicubic), and the relative position tables of the blocks
-    with global attention are interpolated linearly, as segment_anything itself does at run time. Nothing else may differ.
+    For another image size the absolute position embedding is resized (bicubic), and the relative position tables of the
+    blocks with global attention are interpolated linearly, as segment_anything itself does at run time. Nothing else
+    may differ.
 
     Args:
         sam: is changed in place. Where its parameters are on the meta device, new ones take their place.
@@ -97,7 +104,9 @@ def load_into(sam: Sam, state: Mapping[str, Tensor]) -> None:
         ValueError: keys are missing, unexpected or of a wrong shape; says all of them and leaves the SAM as it was.
     """
     own = sam.state_dict()
-    fitted = {key: tensor if key not in own else _fit_positions(sam, key, tensor, state) for key, tensor in state.items()}
+    fitted = {
+        key: tensor if key not in own else _fit_positions(sam, key, tensor, state) for key, tensor in state.items()
+    }
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     misshaped = [
@@ -113,10 +122,15 @@ def load_into(sam: Sam, state: Mapping[str, Tensor]) -> None:
 
 
 def _fit_positions(sam: Sam, key: str, tensor: Tensor, state: Mapping[str, Tensor]) -> Tensor:
-    """A checkpoint's position embedding at the SAM's image size; the tensor itself where it is none, or does not fit."""
+    """A position embedding at the SAM's image size; the tensor itself where it is none, or does not fit."""
     own = sam.state_dict()[key]
     positions = state.get(POSITION_KEY)
-    if tensor.shape == own.shape or positions is None or positions.ndim != 4 or positions.shape[1] != positions.shape[2]:
+    if (
+        tensor.shape == own.shape
+        or positions is None
+        or positions.ndim != 4
+        or positions.shape[1] != positions.shape[2]
+    ):
         return tensor
     grid = positions.shape[1]
     if key == POSITION_KEY and tensor.shape[-1] == own.shape[-1]:
@@ -151,7 +165,9 @@ def _mismatch(
     lines = ["The checkpoint does not fit this SAM."]
     expected, found = _describe(sam.state_dict()), _describe(state)
     if found is not None and found != expected:
-        lines.append(f"It looks like {found}, where {expected} was expected: name that variant, or take another checkpoint.")
+        lines.append(
+            f"It looks like {found}, where {expected} was expected: name that variant, or take another checkpoint."
+        )
     for title, keys in (("Missing", missing), ("Unexpected", unexpected), ("Wrong shape", misshaped)):
         if keys:
             more = f", and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
@@ -161,8 +177,6 @@ def _mismatch(
 
 def _describe(state: Mapping[str, Tensor]) -> str | None:
     """The variant that a state dict's shapes are those of, or its dimensions; None where they cannot be told."""
-    from monai_cobot.networks.sam import VARIANTS
-
     positions = state.get(POSITION_KEY)
     blocks = {key.split(".")[2] for key in state if key.startswith("image_encoder.blocks.")}
     if positions is None or positions.ndim != 4 or not blocks:
@@ -173,7 +187,8 @@ def _describe(state: Mapping[str, Tensor]) -> str | None:
 
 
 def base_weights_sha256(sam: Sam) -> str:
-    """The SHA-256 digest that names a SAM's weights: parameters and persistent buffers, whatever device or attention they use.
+    """The SHA-256 digest that names a SAM's weights: parameters and persistent buffers, whatever device or attention
+    they use.
 
     Over all entries of the state dict, sorted by name: the name, the shape, and the values as little-endian float32.
 

@@ -1,14 +1,14 @@
 """SAM's mask decoder for several images with several prompts each.
 
-The arithmetic and the weights are those of ``segment_anything``'s ``MaskDecoder`` and ``TwoWayTransformer`` (Kirillov et al., Segment
-Anything, ICCV 2023, appendix A). The stock decoder takes one image and repeats its embedding for every prompt. Here an image is
-projected once for all its prompts until the first layer has let the prompts into it, and the masks of the three tokens that a
-single-mask output throws away are not computed.
+The arithmetic and the weights are those of ``segment_anything``'s ``MaskDecoder`` and ``TwoWayTransformer`` (Kirillov
+et al., Segment Anything, ICCV 2023, appendix A). The stock decoder takes one image and repeats its embedding for every
+prompt. Here an image is projected once for all its prompts until the first layer has let the prompts into it, and the
+masks of the three tokens that a single-mask output throws away are not computed.
 """
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from monai_cobot.networks._segment_anything import DecoderAttention, MaskDecoder, Sam, TwoWayAttentionBlock
 from monai_cobot.networks.prompts import embed_grid
@@ -46,7 +46,7 @@ def decode_masks(sam: Sam, embeddings: Tensor, sparse: Tensor) -> tuple[Tensor, 
 
 
 def _transform(decoder: MaskDecoder, tokens: Tensor, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """SAM's two-way transformer: tokens (B, N, T, C), image (B, P, C) and its positions (P, C) -> (B, N, T, C), (B, N, P, C)."""
+    """SAM's two-way transformer: tokens (B, N, T, C), image (B, P, C), positions (P, C) -> tokens, (B, N, P, C)."""
     transformer = decoder.transformer
     queries = tokens
     keys = image.unsqueeze(1)  # (B, 1, P, C): one for all prompts of an image until the first layer's end

@@ -1,12 +1,13 @@
 """SAM's frame: the square image that SAM sees, and the only place where sizes and boxes are converted to it.
 
-An image of any shape is scaled so that its longest side is SAM's image size, lies in the top left corner of the frame, and is
-padded at the bottom and on the right. The arithmetic is that of ``segment_anything.utils.transforms.ResizeLongestSide``.
+An image of any shape is scaled so that its longest side is SAM's image size, lies in the top left corner of the frame,
+and is padded at the bottom and on the right. The arithmetic is that of
+``segment_anything.utils.transforms.ResizeLongestSide``.
 """
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 """SAM's mean of the red, green and blue channel, for images in [0, 1] (the published figures are 255 times these)."""
@@ -30,7 +31,9 @@ def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
         ValueError: a length is not positive.
     """
     if min(height, width, size) < 1:
-        raise ValueError(f"Cannot resize an image of {height} x {width} pixels to {size}: every length must be at least 1.")
+        raise ValueError(
+            f"Cannot resize an image of {height} x {width} pixels to {size}: every length must be at least 1."
+        )
     scale = size / max(height, width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
@@ -43,7 +46,8 @@ def resize_longest_side(image: Tensor, size: int) -> Tensor:
         size: length of the longest side afterwards, in pixels.
 
     Returns:
-        The scaled image, (..., h, w) with ``(h, w) = resized_shape(H, W, size)``; the image itself where nothing changes.
+        The scaled image, (..., h, w) with ``(h, w) = resized_shape(H, W, size)``; the image itself where nothing
+        changes.
 
     Raises:
         ValueError: the image has neither three nor four axes.
@@ -86,10 +90,11 @@ def pad_to_square(image: Tensor, size: int, value: float = 0.0) -> Tensor:
 def boxes_to_sam_frame(boxes: Tensor, shape: tuple[int, int], size: int) -> Tensor:
     """Convert boxes of an image to the coordinates that SAM's prompt encoder takes.
 
-    Our boxes are half-open and measured on pixel edges: the whole of an image of W columns reaches from x = 0 to x = W. SAM's are
-    indices of pixel centres, to which it adds half a pixel itself: its first column has x = 0 and its last one x = w - 1, where w
-    is the width in SAM's frame. So a low edge becomes ``edge * scale`` and a high edge ``edge * scale - 1``. A box that is smaller
-    than a pixel of the frame would come out inverted; it becomes the point in its middle. What lies outside the image is cut off.
+    Our boxes are half-open and measured on pixel edges: the whole of an image of W columns reaches from x = 0 to x = W.
+    SAM's are indices of pixel centres, to which it adds half a pixel itself: its first column has x = 0 and its last
+    one x = w - 1, where w is the width in SAM's frame. So a low edge becomes ``edge * scale`` and a high edge ``edge *
+    scale - 1``. A box that is smaller than a pixel of the frame would come out inverted; it becomes the point in its
+    middle. What lies outside the image is cut off.
 
     Args:
         boxes: (..., 4) as x_low, y_low, x_high, y_high in pixels of the image, half-open.

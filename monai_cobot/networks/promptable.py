@@ -3,7 +3,7 @@
 import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from monai_cobot.networks._segment_anything import Sam
 from monai_cobot.networks.decoding import decode_masks
@@ -14,8 +14,9 @@ from monai_cobot.networks.prompts import embed_boxes
 class PromptableSam(nn.Module):
     """SAM that segments the object in each box, for any image shape; a batch equals its images one by one.
 
-    Sizes, normalisation and padding are SAM's own (``segment_anything``'s ``Sam.preprocess`` and ``Sam.postprocess_masks``) and happen
-    inside. ``encode`` and ``decode`` are the two halves of ``forward``, so that an image embedding can be kept for many prompts.
+    Sizes, normalisation and padding are SAM's own (``segment_anything``'s ``Sam.preprocess`` and
+    ``Sam.postprocess_masks``) and happen inside. ``encode`` and ``decode`` are the two halves of ``forward``, so that
+    an image embedding can be kept for many prompts.
 
     Args:
         sam: with or without adapters.
@@ -30,17 +31,21 @@ class PromptableSam(nn.Module):
 
         Args:
             image: (B, 1 or 3, H, W), floating point in [0, 1].
-            boxes: (B, 4) or (B, N, 4) as x_low, y_low, x_high, y_high in pixels of the image, half-open; the whole image if None.
+            boxes: (B, 4) or (B, N, 4) as x_low, y_low, x_high, y_high in pixels of the image, half-open; the whole
+                image if None.
 
         Returns:
-            logits (B, 1, H, W) or (B, N, H, W) in float32, above 0 inside the mask; with the image's metadata if it is a MetaTensor.
+            logits (B, 1, H, W) or (B, N, H, W) in float32, above 0 inside the mask; with the image's metadata if it is
+            a MetaTensor.
 
         Raises:
-            ValueError: the image or the boxes are of a wrong shape or type, or a box is empty, inverted, not finite or outside.
+            ValueError: the image or the boxes are of a wrong shape or type, or a box is empty, inverted, not finite or
+                outside.
         """
-        embedding = self.encode(image)
-        _check_boxes(boxes, image)
-        logits, _ = self.decode(embedding, boxes, (image.shape[-2], image.shape[-1]))
+        _check_image(image)
+        image_shape = (int(image.shape[-2]), int(image.shape[-1]))
+        boxes = _checked_boxes(boxes, image, image_shape)  # before the encoder, which takes long
+        logits, _ = self._decode(self.encode(image), boxes, image_shape)
         if isinstance(image, MetaTensor):
             return MetaTensor(logits).copy_meta_from(image)
         return logits
@@ -57,16 +62,16 @@ class PromptableSam(nn.Module):
         Raises:
             ValueError: the image is of a wrong shape or type.
         """
-        if image.ndim != 4 or image.shape[1] not in (1, 3):
-            raise ValueError(f"Expected images of shape (B, 1 or 3, H, W), got {tuple(image.shape)}.")
-        if not image.is_floating_point():
-            raise ValueError(f"Expected images of a floating point type with values in [0, 1], got {image.dtype}: divide by 255.")
+        _check_image(image)
         size = self.sam.image_encoder.img_size
         # metadata would be carried through every layer
         image = image.as_subclass(Tensor).float()
         # normalisation in one pass, which also turns one channel into three
         image = resize_longest_side(image, size) * (255 / self.sam.pixel_std) - self.sam.pixel_mean / self.sam.pixel_std
-        return self.sam.image_encoder(pad_to_square(image, size))
+        image = pad_to_square(
+            image, size
+        )  # after normalisation, as SAM does: the padding is not black but mean-coloured
+        return self.sam.image_encoder(image.to(self.sam.image_encoder.pos_embed.dtype))
 
     def decode(self, embedding: Tensor, boxes: Tensor | None, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Decode masks from image embeddings.
@@ -82,12 +87,10 @@ class PromptableSam(nn.Module):
         Raises:
             ValueError: as in ``forward`` for the boxes.
         """
-        height, width = image_shape
-        if boxes is None:
-            boxes = embedding.new_tensor((0, 0, width, height), dtype=torch.float32).expand(len(embedding), 1, 4)
-        boxes = boxes.as_subclass(Tensor)
-        if boxes.ndim == 2:
-            boxes = boxes.unsqueeze(1)
+        return self._decode(embedding, _checked_boxes(boxes, embedding, image_shape), image_shape)
+
+    def _decode(self, embedding: Tensor, boxes: Tensor, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """``decode`` for boxes (B, N, 4) that were checked."""
         size = self.sam.image_encoder.img_size
         sparse = embed_boxes(self.sam.prompt_encoder, boxes_to_sam_frame(boxes, image_shape, size))
         logits, quality = decode_masks(self.sam, embedding, sparse)
@@ -105,5 +108,45 @@ class PromptableSam(nn.Module):
         return logits
 
 
-def _check_boxes(boxes: Tensor | None, image: Tensor) -> None:
-    pass
+def _check_image(image: Tensor) -> None:
+    if image.ndim != 4 or image.shape[1] not in (1, 3):
+        raise ValueError(f"Expected images of shape (B, 1 or 3, H, W), got {tuple(image.shape)}.")
+    if not image.is_floating_point():
+        raise ValueError(
+            f"Expected images of a floating point type with values in [0, 1], got {image.dtype}: rescale it, for "
+            "8-bit images with image / 255."
+        )
+
+
+def _checked_boxes(boxes: Tensor | None, batch: Tensor, image_shape: tuple[int, int]) -> Tensor:
+    """Boxes as plain (B, N, 4) float32 on the device of a batch of images or embeddings; whole images if None."""
+    height, width = image_shape
+    if boxes is None:
+        whole = torch.tensor((0.0, 0.0, width, height), dtype=torch.float32, device=batch.device)
+        return whole.expand(batch.shape[0], 1, 4)
+    if boxes.ndim not in (2, 3) or boxes.shape[-1] != 4 or boxes.shape[-2] == 0:
+        raise ValueError(f"Expected boxes of shape (B, 4) or (B, N, 4), got {tuple(boxes.shape)}.")
+    if boxes.shape[0] != batch.shape[0]:
+        raise ValueError(
+            f"Expected boxes for a batch of {batch.shape[0]}, got {boxes.shape[0]}: several boxes of one image have "
+            "the shape (1, N, 4)."
+        )
+    if boxes.dtype == torch.bool or boxes.is_complex():
+        raise ValueError(f"Expected boxes of an integer or floating point type, got {boxes.dtype}.")
+    boxes = boxes.as_subclass(Tensor).float()
+    if not torch.jit.is_tracing() and not torch.compiler.is_compiling():  # there, values are not known yet
+        _check_box_values(boxes, image_shape)
+    return (boxes.unsqueeze(1) if boxes.ndim == 2 else boxes).to(batch.device)
+
+
+def _check_box_values(boxes: Tensor, image_shape: tuple[int, int]) -> None:
+    height, width = image_shape
+    low, high = boxes[..., :2], boxes[..., 2:]
+    usable = (low < high) & (high > 0) & (low < boxes.new_tensor((width, height)))  # false for NaN
+    usable = usable.all(-1) & boxes.isfinite().all(-1)
+    if not usable.all():
+        index = tuple((~usable).nonzero()[0].tolist())
+        raise ValueError(
+            f"Box {boxes[index].tolist()} at index {index} is inverted, empty, not finite or outside the image: "
+            f"expected x_low < x_high and y_low < y_high in pixels of an image of {width} columns and {height} rows."
+        )

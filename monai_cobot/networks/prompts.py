@@ -1,4 +1,4 @@
-"""SAM's embeddings of prompts and positions, free of the indexed assignments that break tracing, with segment_anything's weights."""
+"""SAM's embeddings of prompts and positions, without the indexed assignments that break tracing."""
 
 import math
 

@@ -1,7 +1,6 @@
-"""SAM in its published sizes and a small one of ours, built from segment_anything's own modules."""
+"""Building a SAM of any variant, checkpoint and image size from segment_anything's own modules."""
 
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -13,73 +12,23 @@ from monai_cobot.networks._segment_anything import ImageEncoderViT, MaskDecoder,
 from monai_cobot.networks.attention import set_attention
 from monai_cobot.networks.checkpoint import load_checkpoint, load_into
 from monai_cobot.networks.frame import PIXEL_MEAN, PIXEL_STD
+from monai_cobot.networks.variants import VARIANTS, SamVariant
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Where the weights that come with the package lie, as ``<variant>.safetensors``."""
 
 
-@dataclass(frozen=True)
-class SamVariant:
-    """The dimensions of a SAM.
-
-    Attributes:
-        width: embedding width of the image encoder.
-        depth: number of transformer blocks of the image encoder.
-        heads: attention heads of a block.
-        global_blocks: indices of the blocks that attend over the whole image; the others attend within windows.
-        image_size: length of a side of SAM's frame, in pixels, unless another is asked for.
-        patch_size: length of a side of a patch, in pixels.
-        window_size: length of a side of a window, in patches.
-        prompt_width: embedding width of prompts, image embedding and mask decoder.
-        decoder_heads: attention heads of the mask decoder.
-        decoder_mlp_width: hidden width of the mask decoder's feed-forward layers.
-    """
-
-    width: int
-    depth: int
-    heads: int
-    global_blocks: tuple[int, ...]
-    image_size: int = 1024
-    patch_size: int = 16
-    window_size: int = 14
-    prompt_width: int = 256
-    decoder_heads: int = 8
-    decoder_mlp_width: int = 2048
-
-
-VARIANTS = {
-    "vit_b": SamVariant(width=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11)),
-    "vit_l": SamVariant(width=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23)),
-    "vit_h": SamVariant(width=1280, depth=32, heads=16, global_blocks=(7, 15, 23, 31)),
-    # Ours, to run everywhere: heads keep the widths that they have in ViT-B, 64 in the encoder, 16 and 32 in the decoder. More and
-    # narrower heads would cost more, since each head carries the relative positions of all rows and columns.
-    "vit_mini": SamVariant(
-        width=192,
-        depth=10,
-        heads=3,
-        global_blocks=(2, 5, 7, 9),
-        image_size=256,
-        patch_size=8,
-        window_size=8,
-        prompt_width=128,
-        decoder_heads=4,
-        decoder_mlp_width=512,
-    ),
-}
-"""Kirillov et al., Segment Anything, ICCV 2023: ``vit_b``, ``vit_l``, ``vit_h``. Ours, about 5 million parameters: ``vit_mini``."""
-
-
 def build_sam(variant: str, checkpoint: str | PathLike[str] | None = None, image_size: int | None = None) -> Sam:
     """Build a SAM from segment_anything's modules, with their state-dict keys and with fused attention.
 
-    Without a checkpoint, the weights that come with the package are taken (``vit_mini``). Where there are none, the weights are
-    random, the same in every call, and leave the global random state as it was.
+    Without a checkpoint, the weights that come with the package are taken (``vit_mini``). Where there are none, the
+    weights are random, the same in every call, and leave the global random state as it was.
 
     Args:
         variant: a name in ``VARIANTS``.
         checkpoint: a file with weights of this variant, as ``load_checkpoint`` reads them.
-        image_size: length of a side of SAM's frame in pixels, a multiple of the variant's patch size; the variant's own if None.
-            For another size than the checkpoint's, its position embeddings are resized (``load_into``).
+        image_size: length of a side of SAM's frame in pixels, a multiple of the variant's patch size; the variant's own
+            if None. For another size than the checkpoint's, its position embeddings are resized (``load_into``).
 
     Returns:
         The SAM in evaluation mode, in float32 on the CPU.
@@ -132,7 +81,7 @@ def variant_of(sam: Sam) -> str:
         if (variant.width, variant.depth) == (width, depth):
             return name
     raise ValueError(
-        f"An image encoder of width {width} and depth {depth} is none of {', '.join(VARIANTS)}: build the SAM with build_sam."
+        f"An encoder of width {width} and depth {depth} is none of {', '.join(VARIANTS)}: build it with build_sam."
     )
 
 

@@ -66,7 +66,7 @@ def open_dataset(
     recipe = find_recipe(dataset)
     root = Path(dataset_dir)
     if dataset == "phantom" and not root.exists():
-        generate_phantom(root)
+        _make_phantom(root)
     if not root.exists():
         raise FileNotFoundError(f"{root}: there is no such folder. {recipe.title} is had at {recipe.url}.")
     if recipe.msd_task is not None and (root / recipe.msd_task).is_dir():
@@ -85,6 +85,15 @@ def open_dataset(
     if max_cases is not None:
         parts = take_cases(parts, max_cases, seed)
     return CaseSplit(*parts, labels=labels, preset=preset, recipe=recipe)
+
+
+def _make_phantom(root: Path) -> None:
+    try:
+        generate_phantom(root)
+    except OSError:
+        # Of several processes that make it at the same time, one is first; the others' would have been the same.
+        if not (root / "dataset.json").exists():
+            raise
 
 
 def _choose_labels(named: dict[str, int], label: str | int | Sequence[str | int], root: Path) -> dict[str, int]:

@@ -203,8 +203,8 @@ class _Abdomen:
         gall = self._ellipsoid((-44, -60, -12), (13, 19, 20))
         self._paint(np.maximum(gall, inside), 10)
 
-        spleen = self._ellipsoid((105, 38, 45), (34, 48, 48))
-        spleen = _cut(spleen, self._ellipsoid((66, 18, 42), (36, 44, 60)), 6)
+        spleen = self._ellipsoid((100, 36, 42), (38, 52, 54))
+        spleen = _cut(spleen, self._ellipsoid((60, 16, 42), (36, 42, 60)), 6)
         self._paint(np.maximum(spleen, inside), self._hu(122), "spleen")
 
         for name, side, low in (("right kidney", -1, -38), ("left kidney", 1, -26)):

@@ -185,6 +185,10 @@ class SliceDataset(Dataset):
         """Name of a sample's case, without loading it."""
         return self._cases[self._rows[index, 0]].name
 
+    def label_of(self, index: int) -> str:
+        """Name of a sample's label, without loading it."""
+        return self.label_names[self._rows[index, 2]]
+
     @property
     def cases(self) -> list[str]:
         """Names of the cases that have at least one sample."""

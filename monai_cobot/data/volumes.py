@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +19,7 @@ import SimpleITK as sitk  # noqa: N813
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from monai_cobot.data.files import written_beside
@@ -31,6 +33,18 @@ _PICTURES = (".png", ".jpg", ".jpeg")
 IMAGE_SUFFIXES = (*_NIFTI, *_SITK, *_PICTURES)
 
 _LPS = axcodes2ornt("LPS")
+# What the libraries raise on a file that is cut short or is something else.
+_DAMAGE = (
+    ImageFileError,
+    HeaderDataError,
+    WrapStructError,
+    UnidentifiedImageError,
+    EOFError,
+    OSError,
+    zlib.error,
+    RuntimeError,
+)
+
 # Between the world of DICOM and ITK (left, posterior, superior) and that of NIfTI (right, anterior, superior).
 _FLIP_WORLD = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -41,9 +55,9 @@ class Volume:
 
     Attributes:
         array: (C, I, J, K), voxel indices growing to the patient's left, posterior and superior; C is 1, or 3 for a
-            picture that shows colours; a picture has K = 1, its columns along I and its rows along J. An oblique volume is turned
-            to the nearest axes, never resampled. The smallest of uint8, int16, int32 and float32 that holds the file's
-            values.
+            picture that shows colours. A picture has K = 1, its columns along I and its rows along J. An oblique volume
+            is turned to the nearest axes, never resampled. The smallest of uint8, int16, int32 and float32 that holds
+            the file's values.
         affine: (4, 4), from voxel indices of ``array`` to millimetres in the RAS+ world of nibabel.
         path: the file, or the folder of a DICOM series.
         source_shape: spatial shape of the grid in the file.
@@ -163,7 +177,7 @@ def _read(path: Path, is_mask: bool) -> Volume:
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(C, ...) in the file's axes, and the affine."""
     with _damage_explained(path):
-        image = nib.Nifti1Image.from_filename(path)
+        image = cast(nib.Nifti1Image, nib.load(path))
         array = np.asanyarray(image.dataobj)
         affine = image.affine
     if array.dtype.names:
@@ -298,15 +312,7 @@ def _damage_explained(path: Path) -> Iterator[None]:
     """Turns what the libraries raise on a damaged file into one sentence with the file's name."""
     try:
         yield
-    except (
-        ImageFileError,
-        HeaderDataError,
-        UnidentifiedImageError,
-        EOFError,
-        OSError,
-        zlib.error,
-        RuntimeError,
-    ) as error:
+    except _DAMAGE as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{path}: the file cannot be read; it is damaged or not what its name says ({reason})."

@@ -32,8 +32,10 @@ class ResizeLongestSide(Transform):
         """(1 or 3, H, W) in [0, 1] -> (3, size, size) float32."""
         resized = resize_longest_side(torch.as_tensor(image, dtype=torch.float32), self.size)
         height, width = resized.shape[-2:]
-        framed = self._padding.expand(3, self.size, self.size).clone()
+        framed = torch.empty(3, self.size, self.size)
         framed[:, :height, :width] = resized  # one channel is resized, then spread over three
+        framed[:, :height, width:] = self._padding
+        framed[:, height:] = self._padding
         return framed
 
     def mask(self, mask: NdarrayOrTensor) -> torch.Tensor:

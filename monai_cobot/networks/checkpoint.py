@@ -78,11 +78,11 @@ def _read_torch(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # a file of torch.save is a zip archive, and one that opens but is refused holds more than tensors
-        if zipfile.is_zipfile(path):
+        # an intact file of torch.save is a zip archive; in its older format only the message tells refused from damaged
+        if zipfile.is_zipfile(path) or "Unsupported global" in str(error):
             raise ValueError(
-                f"{path} holds Python objects besides tensors, which are not loaded because they could run any code. "
-                "If you trust it, save its state dict in the environment that wrote it: torch.save(model.state_dict(), path)."
+                f"{path} holds Python objects besides tensors, which are not loaded: they could run any code. If you trust "
+                "it, save its state dict in the environment that wrote it: torch.save(model.state_dict(), path)."
             ) from error
         raise ValueError(f"{path} is damaged or no file of torch.save: download or save it again.") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:

@@ -64,8 +64,7 @@ class PromptableSam(nn.Module):
         """
         _check_image(image)
         size = self.sam.image_encoder.img_size
-        # metadata would be carried through every layer
-        image = image.as_subclass(Tensor).float()
+        image = _plain(image).float()
         # normalisation in one pass, which also turns one channel into three
         image = resize_longest_side(image, size) * (255 / self.sam.pixel_std) - self.sam.pixel_mean / self.sam.pixel_std
         image = pad_to_square(
@@ -108,6 +107,11 @@ class PromptableSam(nn.Module):
         return logits
 
 
+def _plain(tensor: Tensor) -> Tensor:
+    """Without MONAI's metadata, which every layer would carry along."""
+    return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+
+
 def _check_image(image: Tensor) -> None:
     if image.ndim != 4 or image.shape[1] not in (1, 3):
         raise ValueError(f"Expected images of shape (B, 1 or 3, H, W), got {tuple(image.shape)}.")
@@ -133,7 +137,7 @@ def _checked_boxes(boxes: Tensor | None, batch: Tensor, image_shape: tuple[int, 
         )
     if boxes.dtype == torch.bool or boxes.is_complex():
         raise ValueError(f"Expected boxes of an integer or floating point type, got {boxes.dtype}.")
-    boxes = boxes.as_subclass(Tensor).float()
+    boxes = _plain(boxes).float()
     if not torch.jit.is_tracing() and not torch.compiler.is_compiling():  # there, values are not known yet
         _check_box_values(boxes, image_shape)
     return (boxes.unsqueeze(1) if boxes.ndim == 2 else boxes).to(batch.device)

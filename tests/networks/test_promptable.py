@@ -207,7 +207,7 @@ def test_gradient_checkpointing_gives_the_same_gradients_and_survives_copying(
     ):
         set_gradient_checkpointing(candidate.sam, enabled)
         count: list[int] = []
-        hook = candidate.sam.image_encoder.blocks[1].register_forward_hook(lambda *_, count=count: count.append(1))
+        hook = candidate.sam.image_encoder.blocks[1].register_forward_pre_hook(lambda *_, count=count: count.append(1))
         (gradient,) = torch.autograd.grad(candidate(image).square().mean(), candidate.sam.image_encoder.pos_embed)
         hook.remove()
         runs.append(len(count))

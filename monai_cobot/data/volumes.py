@@ -123,7 +123,7 @@ def write_mask(mask: np.ndarray, like: Volume, path: str | Path) -> None:
     Args:
         mask: (I, J, K) in the frame of ``like.array``, whole numbers from 0 to 32767.
         like: the image that the mask belongs to.
-        path: .nii, .nii.gz, .nrrd, .mha or .mhd for any image; .png for a picture, in which a mask of 0 and 1 is
+        path: .nii, .nii.gz, .nrrd or .mha for any image; .png for a picture, in which a mask of 0 and 1 is
             written as 0 and 255 so that it can be seen.
 
     Raises:

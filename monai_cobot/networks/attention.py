@@ -11,15 +11,12 @@ from monai_cobot.networks._segment_anything import Attention, Sam
 LONG_SEQUENCE = 256
 """Tokens from which the bias is carried in queries and keys. Below (SAM's windows), a mask of all pairs is faster."""
 
-ALIGNMENT = 16
-"""The widened head dimension is a multiple of this: the fused kernels of CPUs and GPUs are fastest there."""
-
 
 class FusedAttention(Attention):
     """segment_anything's attention with decomposed relative positions, through ``scaled_dot_product_attention``.
 
     The logit of a query and a key is ``s q.k + q.Rh[row_q - row_k] + q.Rw[column_q - column_k]`` (Li et al., MViTv2,
-    CVPR 2022, equation 4). Short sequences hand the last two terms over as a mask. Long ones write all three as one
+    CVPR 2022). Short sequences hand the last two terms over as a mask. Long ones write all three as one
     product,
 
         q' = [s q, q Rh, q Rw]    k' = [k, onehot(row_k), onehot(column_k)]    logit = q'.k'
@@ -34,7 +31,7 @@ class FusedAttention(Attention):
     def forward(self, x: Tensor) -> Tensor:
         """Attend: (B, H, W, C) -> (B, H, W, C)."""
         batch, height, width, _ = x.shape
-        qkv = self.qkv(x).view(batch, height, width, 3, self.num_heads, -1)
+        qkv = self.qkv(x).reshape(batch, height, width, 3, self.num_heads, -1)
         q, k, v = qkv.permute(3, 0, 4, 1, 2, 5).unbind(0)  # (B, heads, H, W, D) each
         row_bias = torch.einsum("bnhwd,hkd->bnhwk", q, _by_distance(self.rel_pos_h, height).to(q.dtype))
         column_bias = torch.einsum("bnhwd,wkd->bnhwk", q, _by_distance(self.rel_pos_w, width).to(q.dtype))
@@ -86,14 +83,11 @@ def _attend_masked(q: Tensor, k: Tensor, v: Tensor, row_bias: Tensor, column_bia
 def _attend_widened(q: Tensor, k: Tensor, v: Tensor, row_bias: Tensor, column_bias: Tensor, scale: float) -> Tensor:
     """Attention with the bias in the head dimension, of the shapes of ``_attend_masked``."""
     batch, heads, height, width, head_width = q.shape
-    total = head_width + height + width
-    padding = -total % ALIGNMENT
     index = torch.arange(height * width, device=q.device)
     rows, columns = torch.arange(height, device=q.device), torch.arange(width, device=q.device)
     one_hot = torch.cat(((index // width).unsqueeze(1) == rows, (index % width).unsqueeze(1) == columns), dim=1)
-    one_hot = F.pad(one_hot.to(k.dtype), (0, padding)).expand(batch, heads, -1, -1)  # (B, heads, H W, H + W + padding)
-    widened_q = F.pad(torch.cat((q * scale, row_bias, column_bias), dim=-1), (0, padding)).flatten(2, 3)
-    widened_k = torch.cat((k, one_hot), dim=-1)
+    widened_q = torch.cat((q * scale, row_bias, column_bias), dim=-1).flatten(2, 3)  # (B, heads, H W, D + H + W)
+    widened_k = torch.cat((k, one_hot.to(k.dtype).expand(batch, heads, -1, -1)), dim=-1)
     # the fused kernels want values as wide as the queries and keys
-    widened_v = F.pad(v, (0, total + padding - head_width))
+    widened_v = F.pad(v, (0, height + width))
     return F.scaled_dot_product_attention(widened_q, widened_k, widened_v, scale=1.0)[..., :head_width]

@@ -78,11 +78,11 @@ def _read_torch(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # an intact file of torch.save is a zip archive; in its older format only the message tells refused from damaged
+        # an intact file of torch.save is a zip archive; of its older format, only the message tells which it is
         if zipfile.is_zipfile(path) or "Unsupported global" in str(error):
             raise ValueError(
-                f"{path} holds Python objects besides tensors, which are not loaded: they could run any code. If you trust "
-                "it, save its state dict in the environment that wrote it: torch.save(model.state_dict(), path)."
+                f"{path} holds Python objects besides tensors, which are not loaded: they could run any code. If you "
+                "trust it, save its state dict in the environment that wrote it: torch.save(model.state_dict(), path)."
             ) from error
         raise ValueError(f"{path} is damaged or no file of torch.save: download or save it again.") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -105,7 +105,8 @@ def load_into(sam: Sam, state: Mapping[str, Tensor]) -> None:
     """
     own = sam.state_dict()
     fitted = {
-        key: tensor if key not in own else _fit_positions(sam, key, tensor, state) for key, tensor in state.items()
+        key: _fit_positions(sam, key, tensor, own[key].shape, state) if key in own else tensor
+        for key, tensor in state.items()
     }
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
@@ -121,22 +122,16 @@ def load_into(sam: Sam, state: Mapping[str, Tensor]) -> None:
     sam.load_state_dict(fitted, assign=next(sam.parameters()).is_meta)
 
 
-def _fit_positions(sam: Sam, key: str, tensor: Tensor, state: Mapping[str, Tensor]) -> Tensor:
-    """A position embedding at the SAM's image size; the tensor itself where it is none, or does not fit."""
-    own = sam.state_dict()[key]
+def _fit_positions(sam: Sam, key: str, tensor: Tensor, shape: torch.Size, state: Mapping[str, Tensor]) -> Tensor:
+    """A position embedding in the shape that the SAM has; the tensor itself where it is none, or does not fit."""
     positions = state.get(POSITION_KEY)
-    if (
-        tensor.shape == own.shape
-        or positions is None
-        or positions.ndim != 4
-        or positions.shape[1] != positions.shape[2]
-    ):
+    if tensor.shape == shape or positions is None or positions.ndim != 4 or positions.shape[1] != positions.shape[2]:
         return tensor
     grid = positions.shape[1]
-    if key == POSITION_KEY and tensor.shape[-1] == own.shape[-1]:
-        return _resize_absolute(tensor, own.shape[1])
-    if _is_global_table(sam, key) and tensor.shape == (2 * grid - 1, own.shape[1]):
-        return _resize_relative(tensor, own.shape[0])
+    if key == POSITION_KEY and tensor.shape[-1] == shape[-1]:
+        return _resize_absolute(tensor, shape[1])
+    if _is_global_table(sam, key) and tensor.shape == (2 * grid - 1, shape[1]):
+        return _resize_relative(tensor, shape[0])
     return tensor
 
 

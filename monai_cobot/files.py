@@ -33,5 +33,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
         if beside is not None:
             Path(beside).unlink(missing_ok=True)
         # a full disk is reported without the name of a file
-        raise OSError(error.errno, f"{error.strerror or error}: could not write it, what was there before is intact", str(path)) from error
+        raise OSError(
+            error.errno, f"{error.strerror or error}: could not write it, what was there before is intact", str(path)
+        ) from error
     return path

@@ -22,9 +22,7 @@ ORCHESTRATOR = "image_encoder.orchestrator"
 ORCHESTRATION_OPTIONS = tuple(list(inspect.signature(CrossBlockOrchestrator).parameters)[2:])
 
 
-def adapt(
-    sam: nn.Module, method: str, orchestrate: bool = False, decoder: str = "full", **options: Any
-) -> Adapter:
+def adapt(sam: nn.Module, method: str, orchestrate: bool = False, decoder: str = "full", **options: Any) -> Adapter:
     """Make a SAM ready for parameter-efficient fine-tuning, in place.
 
     SAM's own weights are frozen and the method's modules are put in; the freshly adapted SAM computes what SAM computed.
@@ -51,7 +49,9 @@ def adapt(
     known = [*allowed, *(ORCHESTRATION_OPTIONS if orchestrate else ())]
     unknown = [option for option in options if option not in known]
     if unknown:
-        hint = "" if orchestrate or not set(unknown) & set(ORCHESTRATION_OPTIONS) else " (COBOT's need orchestrate=True)"
+        hint = (
+            "" if orchestrate or not set(unknown) & set(ORCHESTRATION_OPTIONS) else " (COBOT's need orchestrate=True)"
+        )
         raise ValueError(
             f"Method {method!r} has no option {', '.join(map(repr, unknown))}{hint}; "
             f"it has {', '.join(known) if known else 'none'}."
@@ -108,7 +108,9 @@ class Adapter:
             self._refresh_hook = sam.image_encoder.register_forward_pre_hook(orchestrator.refresh)
         sam.adapted_with = method.name
 
-        unfrozen = [name for name in self._required_grad if name.startswith("mask_decoder.")] if decoder == "full" else []
+        unfrozen = (
+            [name for name in self._required_grad if name.startswith("mask_decoder.")] if decoder == "full" else []
+        )
         for name in unfrozen:
             sam.get_parameter(name).requires_grad_(True)
         self._unfrozen_before = {name: sam.get_parameter(name).detach().clone() for name in unfrozen}
@@ -131,9 +133,7 @@ class Adapter:
             counts["encoder" if name.startswith("image_encoder.") else "decoder"] += parameter.numel()
         return counts
 
-    def parameter_groups(
-        self, lr: float, orchestration_factor: float = ORCHESTRATION_FACTOR
-    ) -> list[dict[str, Any]]:
+    def parameter_groups(self, lr: float, orchestration_factor: float = ORCHESTRATION_FACTOR) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer: the adapter, the decoder, and COBOT's parameters at a rate of their own.
 
         Args:

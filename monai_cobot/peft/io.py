@@ -179,7 +179,9 @@ def load_adapter(sam: nn.Module, folder: str | os.PathLike[str]) -> Adapter:
 def _read(folder: Path, with_weights: bool) -> tuple[AdapterConfig, dict[str, Any]]:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
-            raise AdapterError(f"{folder} is no adapter folder: {name} is missing. It should hold {CONFIG_FILE} and {WEIGHTS_FILE}.")
+            raise AdapterError(
+                f"{folder} is no adapter folder: {name} is missing. It should hold {CONFIG_FILE} and {WEIGHTS_FILE}."
+            )
     try:
         with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
             embedded = (file.metadata() or {}).get("adapter_config")
@@ -210,4 +212,6 @@ def _parse(text: str, source: Path) -> AdapterConfig:
         known = {entry.name for entry in fields(AdapterConfig)}
         return AdapterConfig(**{name: value for name, value in values.items() if name in known})
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise AdapterError(f"{source} is no adapter configuration ({error}). Copy or train the adapter again.") from error
+        raise AdapterError(
+            f"{source} is no adapter configuration ({error}). Copy or train the adapter again."
+        ) from error

@@ -77,7 +77,7 @@ def test_gradients_reach_all_of_the_adapter_and_the_decoder_and_nothing_else(
     own = {name for name, _ in adapter.named_parameters()}
     with_gradient = {name for name, parameter in small_sam.named_parameters() if parameter.grad is not None}
     # the decoder's three other mask tokens answer only where several masks are asked for
-    unused = {name for name in own if "hypernetworks_mlps" in name and not name.split(".")[2] == "0"}
+    unused = {name for name in own if "hypernetworks_mlps" in name and name.split(".")[2] != "0"}
     assert with_gradient == own - unused
     adapters = [name for name in own if name.startswith("image_encoder.")]
     assert all(small_sam.get_parameter(name).grad.abs().max() > 0 for name in adapters)
@@ -207,6 +207,7 @@ def test_bfloat16_autocast_trains_float32_parameters(small_sam, image, trained, 
 
 @pytest.mark.parametrize("method", WITH_BOTTLENECK)
 def test_a_compiled_encoder_computes_the_same_and_follows_training(small_sam, image, trained, method):
+    small_sam.image_encoder.blocks = small_sam.image_encoder.blocks[:3]  # compiling takes seconds a block
     adapter = adapt(small_sam, method, orchestrate=True)
     compiled = torch.compile(small_sam.image_encoder, backend="aot_eager")
     for _ in range(2):
@@ -253,8 +254,8 @@ def test_cobot_learns_at_a_hundred_times_the_rate(small_sam):
         {"adapter": 1e-6, "decoder": 1e-6, "orchestration": 1e-4}
     )
     sizes = {name: sum(parameter.numel() for parameter in group["params"]) for name, group in groups.items()}
-    assert sizes["orchestration"] == 20 * (4 + 4 + 20 + 4)
-    assert sizes["adapter"] == 10 * 4 * 192 * 4
+    assert sizes["orchestration"] == 16 * (4 + 4 + 16 + 4)
+    assert sizes["adapter"] == 8 * 4 * 192 * 4
 
 
 def test_parts_without_parameters_have_no_group(small_sam):

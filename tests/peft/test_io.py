@@ -15,7 +15,9 @@ def saved(tmp_path, small_sam, image, trained):
     """A trained adapter in a folder, and what its SAM computes."""
     twin = build_sam("vit_mini", image_size=64)
     adapter = trained(adapt(twin, "adaptformer", orchestrate=True, bottleneck=8, decoder="lora"))
-    folder = save_adapter(adapter, tmp_path / "adapter", preset="ct_abdomen", labels={"spleen": 2}, details={"dsc": 0.9})
+    folder = save_adapter(
+        adapter, tmp_path / "adapter", preset="ct_abdomen", labels={"spleen": 2}, details={"dsc": 0.9}
+    )
     return folder, twin.image_encoder(image)
 
 

@@ -27,10 +27,7 @@ def test_a_map_of_width_four_is_a_product_of_quaternions():
 def test_the_blocks_stand_where_the_paper_has_them():
     r, i, j, k = (torch.full((2, 2), float(value)) for value in (1, 2, 3, 4))
     expected = torch.cat(
-        [
-            torch.cat(row, dim=1)
-            for row in ((r, i, j, k), (-i, r, k, -j), (-j, -k, r, i), (-k, j, -i, r))
-        ]
+        [torch.cat(row, dim=1) for row in ((r, i, j, k), (-i, r, k, -j), (-j, -k, r, i), (-k, j, -i, r))]
     )
     assert torch.equal(hamilton_matrix(torch.stack((r, i, j, k))), expected)
 

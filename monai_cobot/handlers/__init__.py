@@ -1,0 +1,18 @@
+"""What MONAI and ignite lack around a fine-tuning: DSC by case, its history, adapters on disk, progress, a report."""
+
+from monai_cobot.handlers.case_dice import CaseDice
+from monai_cobot.handlers.checkpoints import AdapterSaver, TrainingCheckpoint
+from monai_cobot.handlers.epoch_seed import EpochSeed
+from monai_cobot.handlers.history import TrainingHistory
+from monai_cobot.handlers.progress import TrainingProgress
+from monai_cobot.handlers.report import TrainingReport
+
+__all__ = [
+    "AdapterSaver",
+    "CaseDice",
+    "EpochSeed",
+    "TrainingCheckpoint",
+    "TrainingHistory",
+    "TrainingProgress",
+    "TrainingReport",
+]

@@ -1,0 +1,62 @@
+"""Validation DSC by case and label, from slices that come in any order and from any number of processes."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine
+from ignite.metrics import Metric
+
+from monai_cobot.reports import CaseScores, dice_coefficient
+
+
+class CaseDice(Metric):
+    """DSC of each case and label over all of its slices, 2 |P and T| / (|P| + |T|) in voxels of the volume.
+
+    The number that papers call the DSC of a volume: intersections and sizes are summed over a case's slices first. For
+    MONAI's evaluators with ``decollate=False``; reads ``case`` and ``label_name`` of the batch, and ``pred`` and
+    ``label``, (B, 1, H, W) of zeros and ones, of the output.
+
+    The metric's value is the mean over each label's cases, then over the labels; ``scores`` holds them all.
+    """
+
+    def __init__(self) -> None:
+        self.scores = CaseScores()
+        super().__init__()
+
+    def reset(self) -> None:
+        """Forget all slices."""
+        self._voxels: dict[tuple[str, str], torch.Tensor] = {}
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Count the voxels of a batch of slices."""
+        self.update((engine.state.batch["case"], engine.state.batch["label_name"], engine.state.output))
+
+    def update(self, output: tuple[list[str], list[str], dict[str, torch.Tensor]]) -> None:
+        """Count the voxels of (cases, label names, {"pred": ..., "label": ...})."""
+        cases, labels, masks = output
+        prediction, truth = masks["pred"] > 0, masks["label"] > 0  # (B, 1, H, W)
+        counts = torch.stack(
+            [mask.flatten(1).sum(dim=1) for mask in (prediction & truth, prediction, truth)], dim=1
+        ).cpu()  # (B, 3)
+        for key, count in zip(zip(cases, labels, strict=True), counts, strict=True):
+            self._voxels[key] = self._voxels.get(key, 0) + count
+
+    def compute(self) -> float:
+        """The mean DSC over each label's cases, then over the labels, in [0, 1]; the same in every process.
+
+        Raises:
+            ValueError: if no slice was seen in any process.
+        """
+        parts = [self._voxels]
+        if dist.is_available() and dist.is_initialized():
+            parts = [{} for _ in range(dist.get_world_size())]
+            dist.all_gather_object(parts, self._voxels)
+        total: dict[tuple[str, str], torch.Tensor] = {}
+        for part in parts:
+            for key, count in part.items():
+                total[key] = total.get(key, 0) + count
+        self.scores = CaseScores()
+        for (case, label), count in sorted(total.items()):
+            self.scores.add(case, label, dice_coefficient(*count.tolist()))
+        return self.scores.mean()

@@ -1,0 +1,143 @@
+"""The course of a training: what was reached before it, in each epoch, and at best."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator
+from torch.optim import Optimizer
+
+from monai_cobot.handlers.case_dice import CaseDice
+from monai_cobot.reports import CaseScores, EpochRecord
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingHistory:
+    """Validates before training and after epochs, keeps what came out, and stops a training that no longer gains.
+
+    Attach it to the trainer before handlers that read it.
+
+    Args:
+        evaluator: validates; its key metric is ``dice``.
+        dice: the evaluator's metric.
+        optimizer: whose learning rates are recorded.
+        interval: validate after every so many epochs, and after the last.
+        patience: stop when the validation DSC has not risen for so many validations; None to go on to the end.
+
+    Attributes:
+        epochs: one record an epoch, epoch 0 before training.
+        before: DSC of each validation case before training.
+        best: DSC of each validation case after the best epoch; None before the first epoch is validated.
+        best_epoch: number of that epoch; 0 before the first epoch is validated.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        dice: CaseDice,
+        optimizer: Optimizer,
+        interval: int = 1,
+        patience: int | None = None,
+    ) -> None:
+        self.evaluator = evaluator
+        self.dice = dice
+        self.optimizer = optimizer
+        self.interval = interval
+        self.patience = patience
+        self.epochs: list[EpochRecord] = []
+        self.before = CaseScores()
+        self.best: CaseScores | None = None
+        self.best_epoch = 0
+        self.validations_without_gain = 0
+        self.seconds = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED(once=1), self._validate_before_training)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed training needs."""
+        return {
+            "epochs": list(self.epochs),
+            "before": _plain(self.before),
+            "best": None if self.best is None else _plain(self.best),
+            "best_epoch": self.best_epoch,
+            "validations_without_gain": self.validations_without_gain,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        self.epochs = list(state["epochs"])
+        self.before = _scores(state["before"])
+        self.best = None if state["best"] is None else _scores(state["best"])
+        self.best_epoch = state["best_epoch"]
+        self.validations_without_gain = state["validations_without_gain"]
+        self.seconds = state["seconds"]
+
+    def best_dice(self) -> float | None:
+        """Mean validation DSC after the best epoch, in [0, 1]; None before the first epoch is validated."""
+        return None if self.best is None else self.best.mean()
+
+    def _validate_before_training(self, engine: Engine) -> None:
+        self.evaluator.run()
+        self.before = self.dice.scores
+        self.epochs.append({"epoch": 0, "loss": None, "dice": self.before.mean_by_label(), "learning_rate": None})
+
+    def _start_epoch(self, engine: Engine) -> None:
+        self._started = time.perf_counter()
+        self._loss = torch.zeros((), dtype=torch.float64, device=engine.state.device)
+
+    def _add_loss(self, engine: Engine) -> None:
+        self._loss += engine.state.output["loss"].detach()
+
+    def _finish_epoch(self, engine: Engine) -> None:
+        epoch = engine.state.epoch
+        loss = self._loss / engine.state.epoch_length
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(loss)
+            loss /= dist.get_world_size()
+        if not loss.isfinite():
+            raise FloatingPointError(
+                f"The training loss became {loss.item()} in epoch {epoch}: the learning rate is too high or an image is not "
+                "finite. Lower learning_rate and start again; the adapters of the epochs before are saved."
+            )
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        record: EpochRecord = {"epoch": epoch, "loss": loss.item(), "dice": None, "learning_rate": max(rates)}
+        if epoch % self.interval == 0 or epoch == engine.state.max_epochs:
+            self.evaluator.run(epoch)
+            record["dice"] = self.dice.scores.mean_by_label()
+            self._compare(epoch, engine)
+        self.epochs.append(record)
+        self.seconds += time.perf_counter() - self._started
+
+    def _compare(self, epoch: int, engine: Engine) -> None:
+        best = self.best_dice()
+        if best is None or self.dice.scores.mean() > best:
+            self.best, self.best_epoch, self.validations_without_gain = self.dice.scores, epoch, 0
+            return
+        self.validations_without_gain += 1
+        if self.patience is not None and self.validations_without_gain >= self.patience:
+            logger.warning("no gain in %d validations: training stops", self.validations_without_gain)
+            engine.terminate()
+
+
+def _plain(scores: CaseScores) -> list[tuple[str, str, float]]:
+    return list(scores)
+
+
+def _scores(plain: list[tuple[str, str, float]]) -> CaseScores:
+    scores = CaseScores()
+    for case, label, dice in plain:
+        scores.add(case, label, dice)
+    return scores

@@ -1,4 +1,4 @@
-"""Fine-tune the Segment Anything Model on medical scans with orchestrated adapters (SAM-COBOT), for MONAI and 3D Slicer."""
+"""Fine-tune the Segment Anything Model on medical scans with orchestrated adapters, for MONAI and 3D Slicer."""
 
 from importlib.metadata import version
 

@@ -3,7 +3,10 @@
 from monai_cobot.data.cases import Case, CaseError, LoadedCase, MaskFile, load_case
 from monai_cobot.data.layouts import LAYOUTS, CaseFolder, read_layout
 from monai_cobot.data.opening import CaseSplit, open_dataset
+from monai_cobot.data.parts import cases_of
 from monai_cobot.data.phantom import PHANTOM_LABELS, generate_phantom
+from monai_cobot.data.prompt_loader import PromptDataset, PromptedImage, PromptLoader
+from monai_cobot.data.prompts import ListedPrompts, MaskPrompts, Prompt, PromptSource, prompts_from_masks, read_prompts
 from monai_cobot.data.recipes import RECIPES, Recipe, download, find_recipe
 from monai_cobot.data.samplers import EpochSampler, SameShapeBatchSampler
 from monai_cobot.data.slice_dataset import Skip, SliceDataset
@@ -20,20 +23,30 @@ __all__ = [
     "CaseFolder",
     "CaseSplit",
     "EpochSampler",
+    "ListedPrompts",
     "LoadedCase",
     "MaskFile",
+    "MaskPrompts",
+    "Prompt",
+    "PromptDataset",
+    "PromptLoader",
+    "PromptSource",
+    "PromptedImage",
     "Recipe",
     "SameShapeBatchSampler",
     "Skip",
     "SliceDataset",
     "Volume",
+    "cases_of",
     "download",
     "find_recipe",
     "generate_phantom",
     "load_case",
     "open_dataset",
+    "prompts_from_masks",
     "read_layout",
     "read_mask",
+    "read_prompts",
     "read_volume",
     "split_by_file",
     "split_by_fraction",

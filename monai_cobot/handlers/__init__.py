@@ -3,7 +3,9 @@
 from monai_cobot.handlers.case_dice import CaseDice
 from monai_cobot.handlers.checkpoints import AdapterSaver, TrainingCheckpoint
 from monai_cobot.handlers.epoch_seed import EpochSeed
+from monai_cobot.handlers.evaluation_report import EvaluationReport
 from monai_cobot.handlers.history import TrainingHistory
+from monai_cobot.handlers.mask_writer import MaskWriter
 from monai_cobot.handlers.progress import TrainingProgress
 from monai_cobot.handlers.report import TrainingReport
 
@@ -11,6 +13,8 @@ __all__ = [
     "AdapterSaver",
     "CaseDice",
     "EpochSeed",
+    "EvaluationReport",
+    "MaskWriter",
     "TrainingCheckpoint",
     "TrainingHistory",
     "TrainingProgress",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
-from ignite.engine import Engine
 from ignite.metrics import Metric
 
 from monai_cobot.reports import CaseScores, dice_coefficient
@@ -28,7 +29,7 @@ class CaseDice(Metric):
         """Forget all slices."""
         self._voxels: dict[tuple[str, str], torch.Tensor] = {}
 
-    def iteration_completed(self, engine: Engine) -> None:
+    def iteration_completed(self, engine: Any) -> None:
         """Count the voxels of a batch of slices."""
         self.update((engine.state.batch["case"], engine.state.batch["label_name"], engine.state.output))
 
@@ -57,6 +58,6 @@ class CaseDice(Metric):
             for key, count in part.items():
                 total[key] = total.get(key, 0) + count
         self.scores = CaseScores()
-        for (case, label), count in sorted(total.items()):
+        for (case, label), count in sorted(total.items(), key=lambda item: item[0][::-1]):
             self.scores.add(case, label, dice_coefficient(*count.tolist()))
         return self.scores.mean()

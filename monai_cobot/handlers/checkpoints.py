@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Events
+from monai.engines import Workflow
 from monai.handlers import CheckpointLoader
 
 from monai_cobot.files import write_atomically
@@ -46,11 +47,11 @@ class AdapterSaver:
         self.labels = labels
         self.details = dict(details or {})
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Workflow) -> None:
         """Attach to a trainer."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
+    def __call__(self, engine: Workflow) -> None:
         epoch = engine.state.epoch
         details = {**self.details, "epoch": epoch, "validation_dsc": self.history.epochs[-1]["dice"]}
         for name in ("best", "last") if self.history.best_epoch == epoch else ("last",):
@@ -77,18 +78,20 @@ class TrainingCheckpoint:
         self.resume = resume
         self.save = save
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Workflow) -> None:
         """Attach to a trainer."""
         if self.resume:
             engine.add_event_handler(Events.STARTED, self._load)
         if self.save:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
 
-    def _load(self, engine: Engine) -> None:
+    def _load(self, engine: Workflow) -> None:
         if self.path.is_file():
-            CheckpointLoader(str(self.path), {**self.objects, "trainer": engine}, map_location="cpu")(engine)
+            objects = {**self.objects, "trainer": engine}
+            # MONAI annotates less than torch.load takes
+            CheckpointLoader(str(self.path), objects, map_location="cpu")(engine)  # type: ignore[arg-type]
 
-    def _save(self, engine: Engine) -> None:
+    def _save(self, engine: Workflow) -> None:
         buffer = io.BytesIO()
         torch.save({name: item.state_dict() for name, item in {**self.objects, "trainer": engine}.items()}, buffer)
         write_atomically(self.path, buffer.getvalue())

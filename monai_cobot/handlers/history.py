@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from ignite.engine import Engine, Events
-from monai.engines import Evaluator
+from ignite.engine import Events
+from monai.engines import Evaluator, Workflow
 from torch.optim import Optimizer
 
 from monai_cobot.handlers.case_dice import CaseDice
@@ -27,7 +27,7 @@ class TrainingHistory:
     Args:
         evaluator: validates; its key metric is ``dice``.
         dice: the evaluator's metric.
-        optimizer: whose learning rates are recorded.
+        optimizer: the learning rate of its first parameter group is recorded.
         interval: validate after every so many epochs, and after the last.
         patience: stop when the validation DSC has not risen for so many validations; None to go on to the end.
 
@@ -58,7 +58,7 @@ class TrainingHistory:
         self.validations_without_gain = 0
         self.seconds = 0.0
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Workflow) -> None:
         """Attach to a trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED(once=1), self._validate_before_training)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
@@ -89,19 +89,26 @@ class TrainingHistory:
         """Mean validation DSC after the best epoch, in [0, 1]; None before the first epoch is validated."""
         return None if self.best is None else self.best.mean()
 
-    def _validate_before_training(self, engine: Engine) -> None:
-        self.evaluator.run()
+    def _validate_before_training(self, engine: Workflow) -> None:
+        self._validate(epoch=1)
         self.before = self.dice.scores
         self.epochs.append({"epoch": 0, "loss": None, "dice": self.before.mean_by_label(), "learning_rate": None})
 
-    def _start_epoch(self, engine: Engine) -> None:
+    def _validate(self, epoch: int) -> None:
+        self.evaluator.run(epoch)
+        if not self.evaluator.state.epoch_length:
+            # MONAI skips the run of a process that has no case, but the others wait for its part of the metric
+            self.dice.reset()
+            self.dice.compute()
+
+    def _start_epoch(self, engine: Workflow) -> None:
         self._started = time.perf_counter()
         self._loss = torch.zeros((), dtype=torch.float64, device=engine.state.device)
 
-    def _add_loss(self, engine: Engine) -> None:
+    def _add_loss(self, engine: Workflow) -> None:
         self._loss += engine.state.output["loss"].detach()
 
-    def _finish_epoch(self, engine: Engine) -> None:
+    def _finish_epoch(self, engine: Workflow) -> None:
         epoch = engine.state.epoch
         loss = self._loss / engine.state.epoch_length
         if dist.is_available() and dist.is_initialized():
@@ -109,19 +116,19 @@ class TrainingHistory:
             loss /= dist.get_world_size()
         if not loss.isfinite():
             raise FloatingPointError(
-                f"The training loss became {loss.item()} in epoch {epoch}: the learning rate is too high or an image is not "
-                "finite. Lower learning_rate and start again; the adapters of the epochs before are saved."
+                f"The training loss became {loss.item()} in epoch {epoch}: the learning rate is too high. "
+                "Lower learning_rate and start again; the adapters of the epochs before are saved."
             )
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        record: EpochRecord = {"epoch": epoch, "loss": loss.item(), "dice": None, "learning_rate": max(rates)}
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        record: EpochRecord = {"epoch": epoch, "loss": loss.item(), "dice": None, "learning_rate": learning_rate}
         if epoch % self.interval == 0 or epoch == engine.state.max_epochs:
-            self.evaluator.run(epoch)
+            self._validate(epoch)
             record["dice"] = self.dice.scores.mean_by_label()
             self._compare(epoch, engine)
         self.epochs.append(record)
         self.seconds += time.perf_counter() - self._started
 
-    def _compare(self, epoch: int, engine: Engine) -> None:
+    def _compare(self, epoch: int, engine: Workflow) -> None:
         best = self.best_dice()
         if best is None or self.dice.scores.mean() > best:
             self.best, self.best_epoch, self.validations_without_gain = self.dice.scores, epoch, 0

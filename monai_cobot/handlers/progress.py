@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ignite.engine import Engine, Events
+from ignite.engine import Events
+from monai.engines import Workflow
 from tqdm import tqdm
 
 from monai_cobot.handlers.history import TrainingHistory
@@ -21,20 +22,20 @@ class TrainingProgress:
         self.history = history
         self._bar: tqdm | None = None
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Workflow) -> None:
         """Attach to a trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._tell)
         engine.add_event_handler(Events.COMPLETED, self.close)
 
-    def close(self, *_: Engine) -> None:
+    def close(self, *_: Workflow) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
-    def _open(self, engine: Engine) -> None:
+    def _open(self, engine: Workflow) -> None:
         if self._bar is not None:
             return
         length = engine.state.epoch_length
@@ -50,12 +51,12 @@ class TrainingProgress:
         else:
             tqdm.write(f"resumed after epoch {engine.state.epoch - 1}")
 
-    def _advance(self, engine: Engine) -> None:
+    def _advance(self, engine: Workflow) -> None:
         if self._bar is not None:
             self._bar.update()
-            self._bar.set_postfix(loss=f"{float(engine.state.output['loss']):.3f}", refresh=False)
+            self._bar.set_postfix(loss=f"{engine.state.output['loss'].item():.3f}", refresh=False)
 
-    def _tell(self, engine: Engine) -> None:
+    def _tell(self, engine: Workflow) -> None:
         record, best = self.history.epochs[-1], self.history.best_dice()
         parts = [f"epoch {record['epoch']}/{engine.state.max_epochs}", f"loss {record['loss']:.4f}"]
         if record["dice"] is not None and best is not None:

@@ -6,6 +6,7 @@ from monai_cobot.networks.checkpointing import set_gradient_checkpointing
 from monai_cobot.networks.decoding import decode_masks
 from monai_cobot.networks.promptable import PromptableSam
 from monai_cobot.networks.sam import build_sam
+from monai_cobot.networks.saving import save_network
 from monai_cobot.networks.variants import VARIANTS, SamVariant
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "decode_masks",
     "load_checkpoint",
     "load_into",
+    "save_network",
     "set_attention",
     "set_gradient_checkpointing",
 ]

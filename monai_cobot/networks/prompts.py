@@ -24,6 +24,26 @@ def embed_boxes(prompt_encoder: PromptEncoder, boxes: Tensor) -> Tensor:
     return _embed_positions(prompt_encoder, corners) + kinds
 
 
+def embed_points(prompt_encoder: PromptEncoder, points: Tensor, labels: Tensor) -> Tensor:
+    """Embed point prompts as ``PromptEncoder._embed_points`` does.
+
+    Points without a box want one point of label -1 beside them, which stands where SAM learned to expect the box.
+
+    Args:
+        prompt_encoder: SAM's prompt encoder, embedding width C.
+        points: (..., P, 2) as x, y in pixels of SAM's frame, measured on pixel centres: the first column has x = 0.
+        labels: (..., P): 1 inside the object, 0 outside, -1 where there is no point.
+
+    Returns:
+        (..., P, C): one token a point.
+    """
+    height, width = prompt_encoder.input_image_size
+    positions = (points.float() + 0.5) / points.new_tensor((width, height), dtype=torch.float32)
+    kinds = (prompt_encoder.not_a_point_embed, *prompt_encoder.point_embeddings[:2])  # of labels -1, 0, 1
+    kind = torch.cat([embedding.weight for embedding in kinds])[labels.long() + 1]  # (..., P, C)
+    return _embed_positions(prompt_encoder, positions) * (labels >= 0).unsqueeze(-1) + kind
+
+
 def embed_grid(prompt_encoder: PromptEncoder) -> Tensor:
     """Embed the positions of the image embedding's pixels as ``PromptEncoder.get_dense_pe`` does.
 

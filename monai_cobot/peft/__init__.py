@@ -1,7 +1,7 @@
 """Parameter-efficient fine-tuning: one registry, one contract, one file a method, and COBOT over any bottleneck."""
 
-from .adaptformer import AdaptFormer
 from .adapter import Adapter, adapt
+from .adaptformer import AdaptFormer
 from .decoder_only import DecoderOnly
 from .freeze import Freeze
 from .io import AdapterConfig, AdapterError, load_adapter, read_adapter_config, save_adapter

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_cobot.networks._segment_anything import Sam
 from monai_cobot.networks.checkpoint import base_weights_sha256
 
 from .bottleneck import DownProjection
@@ -22,10 +23,10 @@ ORCHESTRATOR = "image_encoder.orchestrator"
 ORCHESTRATION_OPTIONS = tuple(list(inspect.signature(CrossBlockOrchestrator).parameters)[2:])
 
 
-def adapt(sam: nn.Module, method: str, orchestrate: bool = False, decoder: str = "full", **options: Any) -> Adapter:
+def adapt(sam: Sam, method: str, orchestrate: bool = False, decoder: str = "full", **options: Any) -> Adapter:
     """Make a SAM ready for parameter-efficient fine-tuning, in place.
 
-    SAM's own weights are frozen and the method's modules are put in; the freshly adapted SAM computes what SAM computed.
+    SAM's own weights are frozen and the method's modules are put in; a freshly adapted SAM computes what SAM did.
 
     Args:
         sam: a ``Sam`` of segment_anything, as :func:`~monai_cobot.networks.build_sam` gives it.
@@ -34,8 +35,9 @@ def adapt(sam: nn.Module, method: str, orchestrate: bool = False, decoder: str =
         orchestrate: put COBOT over the method's bottlenecks (:class:`CrossBlockOrchestrator`).
         decoder: the mask decoder is trained (``"full"``), kept (``"frozen"``) or given LoRA (``"lora"``). The method
             ``freeze`` keeps it in any case.
-        **options: the method's own options, such as ``rank=4`` or ``bottleneck=16``, and with ``orchestrate=True`` those
-            of :class:`CrossBlockOrchestrator`: ``relation``, ``hypercomplex``, ``quaternion_init``, ``coefficients``.
+        **options: the method's own options, such as ``rank=4`` or ``bottleneck=16``, and with ``orchestrate=True``
+            those of :class:`CrossBlockOrchestrator`: ``relation``, ``hypercomplex``, ``quaternion_init`` and
+            ``coefficients``.
 
     Returns:
         The adapter, which owns all that was added.
@@ -72,7 +74,7 @@ class Adapter:
         base_sha256: SHA-256 of the SAM's weights before it was adapted.
     """
 
-    def __init__(self, sam: nn.Module, method: Method, orchestration: Mapping[str, Any] | None, decoder: str) -> None:
+    def __init__(self, sam: Sam, method: Method, orchestration: Mapping[str, Any] | None, decoder: str) -> None:
         if decoder not in DECODER_MODES:
             raise ValueError(f"Unknown decoder mode {decoder!r}; choose one of {', '.join(DECODER_MODES)}.")
         present = getattr(sam, "adapted_with", None)

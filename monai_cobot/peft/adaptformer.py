@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from monai_cobot.networks._segment_anything import Block, Sam
 from monai_cobot.networks.block import attention_half
 
 from .bottleneck import DownProjection, zero_linear
@@ -43,7 +44,7 @@ class AdaptFormerBlock(AdaptedModule):
     x' is the block's state after attention (AdaptFormer, Eq. 3-4).
     """
 
-    def __init__(self, block: nn.Module, bottleneck: int, scale: float, dropout: float) -> None:
+    def __init__(self, block: Block, bottleneck: int, scale: float, dropout: float) -> None:
         super().__init__()
         self.norm1, self.attn, self.norm2, self.mlp = block.norm1, block.attn, block.norm2, block.mlp
         self.window_size = block.window_size
@@ -52,7 +53,8 @@ class AdaptFormerBlock(AdaptedModule):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, D) -> (B, H, W, D)."""
         x = attention_half(self, x)
-        return x + self.mlp(self.norm2(x)) + self.adapter(x)
+        feed_forward: Tensor = self.mlp(self.norm2(x))
+        return x + feed_forward + self.adapter(x)
 
     def slots(self) -> tuple[DownProjection, ...]:
         """The one bottleneck of the block."""
@@ -97,7 +99,7 @@ class AdaptFormer(Method):
         if not 0 <= self.dropout < 1:
             raise ValueError(f"AdaptFormer's dropout must lie in [0, 1), got {self.dropout}.")
 
-    def replacements(self, sam: nn.Module) -> Iterator[tuple[str, AdaptedModule]]:
+    def replacements(self, sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
         """Every block of the encoder."""
         for index, block in enumerate(sam.image_encoder.blocks):
             yield (

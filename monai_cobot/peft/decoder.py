@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from monai_cobot.networks._segment_anything import Sam
+
 from .lora import LowRankLinear
 from .method import AdaptedModule
 
@@ -13,7 +15,7 @@ DECODER_MODES = ("full", "frozen", "lora")
 DECODER_RANK = 4
 
 
-def low_rank_decoder(sam: nn.Module) -> Iterator[tuple[str, AdaptedModule]]:
+def low_rank_decoder(sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
     """LoRA of rank 4 on every linear layer of the mask decoder's transformer, for adapter files of a megabyte.
 
     A layer of D_in -> D_out takes 4 * (D_in + D_out) parameters; SAM's decoder (width 256) takes 83,968 in all, where

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import nn
+from monai_cobot.networks._segment_anything import Sam
 
 from .method import AdaptedModule, Method, register
 
@@ -15,6 +15,6 @@ from .method import AdaptedModule, Method, register
 class DecoderOnly(Method):
     """The image encoder stays frozen, the mask decoder is trained. 0 parameters in the encoder."""
 
-    def replacements(self, sam: nn.Module) -> Iterator[tuple[str, AdaptedModule]]:
+    def replacements(self, sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
         """Nothing is replaced."""
         yield from ()

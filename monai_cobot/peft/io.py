@@ -16,10 +16,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
 
 import monai_cobot
 from monai_cobot.files import write_atomically
+from monai_cobot.networks._segment_anything import Sam
 from monai_cobot.networks.sam import variant_of
 
 from .adapter import Adapter, adapt
@@ -126,7 +126,7 @@ def read_adapter_config(folder: str | os.PathLike[str]) -> AdapterConfig:
     return _read(Path(folder), with_weights=False)[0]
 
 
-def load_adapter(sam: nn.Module, folder: str | os.PathLike[str]) -> Adapter:
+def load_adapter(sam: Sam, folder: str | os.PathLike[str]) -> Adapter:
     """Adapt a SAM with a saved adapter, in place.
 
     Args:

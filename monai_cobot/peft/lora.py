@@ -1,13 +1,16 @@
-"""LoRA: low-rank updates of linear layers (Hu et al., "LoRA: Low-rank adaptation of large language models", ICLR 2022)."""
+"""LoRA: low-rank updates of linear layers (Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2022)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+
+from monai_cobot.networks._segment_anything import Sam
 
 from .bottleneck import DownProjection, zero_linear
 from .method import AdaptedModule, Method, register
@@ -58,15 +61,16 @@ class LowRankLinear(AdaptedModule):
 
     def slots(self) -> tuple[DownProjection, ...]:
         """One bottleneck an update, in the order of the targets."""
-        return tuple(self.get_submodule(name).down for name in self.targets)
+        return tuple(update.down for update in self._updates())
 
     @torch.no_grad()
     def merge(self) -> None:
         """W <- W + up @ down. The original weight is set aside."""
         if not self._set_aside:
             down, up = self._stacked_updates()
-            self._set_aside.append(self.weight)
-            self.weight = nn.Parameter(self.weight + up @ down, requires_grad=self.weight.requires_grad)
+            original = cast(nn.Parameter, self.weight)
+            self._set_aside.append(original)
+            self.weight = nn.Parameter(original + up @ down, requires_grad=original.requires_grad)
 
     def unmerge(self) -> None:
         """Put the original weight back."""
@@ -75,11 +79,13 @@ class LowRankLinear(AdaptedModule):
             original.data = original.data.to(self.weight.device, self.weight.dtype)  # SAM may have moved meanwhile
             self.weight = original
 
+    def _updates(self) -> list[LowRankUpdate]:
+        return [cast(LowRankUpdate, self.get_submodule(name)) for name in self.targets]
+
     def _stacked_updates(self) -> tuple[Tensor, Tensor]:
         """All updates as one, (n*r, D_in) and (D_out, n*r): two products a pass instead of two for each update."""
         downs, ups = [], []
-        for name, (first, end) in self.targets.items():
-            update = self.get_submodule(name)
+        for update, (first, end) in zip(self._updates(), self.targets.values(), strict=True):
             downs.append(update.down.effective()[0])  # (r, D_in)
             ups.append(F.pad(update.up.weight, (0, 0, first, self.out_features - end)))  # (D_out, r)
         return torch.cat(downs), torch.cat(ups, dim=1)
@@ -90,8 +96,8 @@ class LowRankLinear(AdaptedModule):
 class Lora(Method):
     """LoRA on the q and v projections of every block of the image encoder (the base method of SAM-COBOT's Table 4).
 
-    q <- q + up_q(down_q(x)) and v <- v + up_v(down_v(x)), without bias and scale. On each of N blocks of width D that is
-    4*D*r parameters, so 4*N*D*r in all: 147,456 on ViT-B with rank 4. Slots for COBOT: q_0, v_0, q_1, v_1, ...
+    q <- q + up_q(down_q(x)) and v <- v + up_v(down_v(x)), without bias and scale. On each of N blocks of width D that
+    is 4*D*r parameters, so 4*N*D*r in all: 147,456 on ViT-B with rank 4. Slots for COBOT: q_0, v_0, q_1, v_1, ...
 
     Args:
         rank: r, the width of the bottleneck.
@@ -106,7 +112,7 @@ class Lora(Method):
         if self.rank < 1:
             raise ValueError(f"LoRA needs a rank of at least 1, got {self.rank}.")
 
-    def replacements(self, sam: nn.Module) -> Iterator[tuple[str, AdaptedModule]]:
+    def replacements(self, sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
         """The fused qkv layer of every block."""
         for index, block in enumerate(sam.image_encoder.blocks):
             qkv = block.attn.qkv

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
+from monai_cobot.networks._segment_anything import Sam
+
 from .bottleneck import DownProjection
 
 
@@ -52,7 +54,7 @@ class Method(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def replacements(self, sam: nn.Module) -> Iterator[tuple[str, AdaptedModule]]:
+    def replacements(self, sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
         """Yield (dotted name of a module of ``sam``, the module that takes its place), in network order."""
 
     def options(self) -> dict[str, Any]:

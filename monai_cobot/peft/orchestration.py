@@ -106,7 +106,7 @@ class CrossBlockOrchestrator(nn.Module):
                 maps = torch.eye(self.width, device=self.local.device).expand(self.num_slots, -1, -1)
             if not self.coefficients:
                 return maps
-            mixed = self.communicated  # (L, V)
+            mixed: Tensor = self.communicated  # (L, V)
             if self.relation_kind != "none":
                 mixed = self.relation.transpose(0, 1) @ mixed
             return (mixed + self.local).unsqueeze(-1) * maps
@@ -128,7 +128,7 @@ class CrossBlockOrchestrator(nn.Module):
 
 
 class SlotMixing:
-    """One slot's view of the orchestrator. A plain object, so that the orchestrator has one place in the module tree."""
+    """One slot's view of the orchestrator; a plain object, so that the module tree holds the orchestrator once."""
 
     def __init__(self, orchestrator: CrossBlockOrchestrator, slot: int) -> None:
         self.orchestrator = orchestrator

@@ -39,7 +39,7 @@ class EpochRecord(TypedDict):
     dice: dict[str, float] | None
     """Each label's mean validation DSC in [0, 1]; None where the epoch was not validated."""
     learning_rate: float | None
-    """The largest learning rate in use, or None where nothing was trained."""
+    """The learning rate of the adapter, or None where nothing was trained."""
 
 
 def plot_training_curves(history: Sequence[EpochRecord], path: str | os.PathLike[str], *, title: str) -> Path:

@@ -1,0 +1,287 @@
+"""Box prompts of whole images: listed in a file, or taken from the masks of a data set."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+
+from monai_cobot.data.cases import Case, CaseError, load_case
+from monai_cobot.data.opening import CaseSplit
+from monai_cobot.data.parts import cases_of
+from monai_cobot.data.volumes import IMAGE_SUFFIXES, Volume, read_volume
+from monai_cobot.transforms.boxes import box_from_mask, check_box
+from monai_cobot.transforms.slices import SLICE_AXES, slices_of
+
+__all__ = ["ListedPrompts", "MaskPrompts", "Prompt", "PromptSource", "prompts_from_masks", "read_prompts"]
+
+Box = tuple[float, float, float, float]
+
+_MOST_LABELS = 32767
+_KEYS = ("image", "slice", "box", "label", "axis")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A box on a slice of an image, and the label that what it holds gets.
+
+    Attributes:
+        slice: voxel index along the axis, 0 at the patient's right, anterior or inferior end; 0 for a picture.
+        box: x0, y0, x1, y1, half-open, in pixels of the slice as `monai_cobot.transforms.take_slice` shows it; None for
+            the whole slice.
+        label: its value in the label map, 1 to 32767.
+        axis: "axial", "coronal" or "sagittal".
+        origin: where the prompt comes from, for messages.
+    """
+
+    slice: int
+    box: Box | None
+    label: int
+    axis: str = "axial"
+    origin: str = "a prompt"
+
+
+class PromptSource(Protocol):
+    """An image and where its prompts come from; nothing is read before `load`."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the images that are worked on together; may hold folders."""
+
+    @property
+    def image(self) -> Path:
+        """The file, or the folder of a DICOM series."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that is read: the image and whatever the prompts are made of."""
+
+    def load(self) -> tuple[Volume, tuple[Prompt, ...]]:
+        """The image and its prompts, in the order in which they take effect.
+
+        Raises:
+            OSError, ValueError: where the image cannot be used.
+        """
+
+
+@dataclass(frozen=True)
+class ListedPrompts:
+    """An image with prompts that a file lists."""
+
+    name: str
+    image: Path
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The image."""
+        return (self.image,)
+
+    def load(self) -> tuple[Volume, tuple[Prompt, ...]]:
+        """The image and its prompts, checked against it.
+
+        Raises:
+            OSError, ValueError: where the image cannot be read, or a slice or a box is outside; names the entry.
+        """
+        volume = read_volume(self.image)
+        for prompt in self.prompts:
+            _check_inside(prompt, volume)
+        return volume, self.prompts
+
+
+@dataclass(frozen=True)
+class MaskPrompts:
+    """An image with the boxes around what its masks show.
+
+    Attributes:
+        case: the image and its masks.
+        labels: name -> value of the labels to use.
+        axis: slice axis.
+        min_foreground: slices with fewer pixels of a label have no box for it.
+        components: a box around each connected component of a label in a slice (8 neighbours) instead of one around
+            the label as a whole; ``min_foreground`` then counts the component.
+    """
+
+    case: Case
+    labels: Mapping[str, int]
+    axis: str = "axial"
+    min_foreground: int = 1
+    components: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the case."""
+        return self.case.name
+
+    @property
+    def image(self) -> Path:
+        """The case's image."""
+        return self.case.image
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The image and its masks."""
+        return (self.image, *(mask.path for mask in self.case.masks))
+
+    def load(self) -> tuple[Volume, tuple[Prompt, ...]]:
+        """The image and the boxes of its masks.
+
+        Raises:
+            CaseError: where the case cannot be used, or no slice shows enough of any label.
+        """
+        loaded = load_case(self.case, self.labels.values())
+        label_maps = slices_of(loaded.label_maps, self.axis)  # (slices, N, H, W)
+        prompts = []
+        for name, value in self.labels.items():
+            masks = (label_maps == value).any(axis=1)  # (slices, H, W)
+            prompts += [
+                Prompt(int(index), box, value, self.axis, f"{name} in {self.axis} slice {index}")
+                for index in np.flatnonzero(masks.any(axis=(1, 2)))
+                for box in self._boxes(masks[index])
+            ]
+        if not prompts:
+            raise CaseError(
+                f"case {self.name}: no {self.axis} slice shows {self.min_foreground} pixels or more of "
+                f"{', '.join(self.labels)}; its masks hold the labels {loaded.values()}."
+            )
+        return loaded.image, tuple(prompts)
+
+    def _boxes(self, mask: np.ndarray) -> list[Box]:
+        """The boxes in a mask (H, W)."""
+        if not self.components:
+            x0, y0, x1, y1 = box_from_mask(mask).tolist()
+            return [(x0, y0, x1, y1)] if np.count_nonzero(mask) >= self.min_foreground else []
+        statistics = sitk.LabelShapeStatisticsImageFilter()
+        statistics.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True))
+        boxes: list[Box] = []
+        for component in statistics.GetLabels():
+            x, y, width, height = statistics.GetBoundingBox(component)
+            if statistics.GetNumberOfPixels(component) >= self.min_foreground:
+                boxes.append((x, y, x + width, y + height))
+        return boxes
+
+
+def prompts_from_masks(
+    split: CaseSplit, part: str, axis: str = "axial", min_foreground: int = 1, components: bool = False
+) -> list[MaskPrompts]:
+    """The cases of one part of a data set, or of all of it, with the boxes around what their masks show.
+
+    Args:
+        split: the data set.
+        part: "training", "validation" or "all".
+        axis, min_foreground, components: see `MaskPrompts`.
+
+    Raises:
+        ValueError: for an unknown part or axis.
+    """
+    _check_axis(axis, "axis")
+    return [MaskPrompts(case, split.labels, axis, min_foreground, components) for case in cases_of(split, part)]
+
+
+def read_prompts(path: str | Path, axis: str = "axial") -> list[ListedPrompts]:
+    """Reads a list of prompts: ``[{"image": path, "slice": 3, "box": [x0, y0, x1, y1], "label": 1, "axis": name}]``.
+
+    Paths are relative to the file. A box of null is the whole slice; the slice of a picture is 0. See `Prompt` for the
+    frame of slices and boxes. An image's entries may stand anywhere; they take effect in their order.
+
+    Args:
+        path: the JSON file.
+        axis: of entries that name none.
+
+    Returns:
+        The images in the order of their first entries. They are named by their paths below the folder that they have in
+        common, without their endings.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: for a file that cannot be understood, or two images that would have the same name; names the entry.
+    """
+    path = Path(path)
+    _check_axis(axis, "axis")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file; it should list images with their boxes.")
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: this is not valid JSON ({error}).") from error
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f'{path}: a list of entries such as {{"image": ..., "slice": 0, "box": ...}} is expected.')
+    by_image: dict[Path, list[Prompt]] = {}
+    for number, entry in enumerate(entries):
+        image, prompt = _parse(entry, axis, f"{path}: entry {number}", path.parent)
+        by_image.setdefault(image, []).append(prompt)
+    names = _names(list(by_image), path)
+    return [ListedPrompts(name, image, tuple(by_image[image])) for name, image in names.items()]
+
+
+def _parse(entry: Any, axis: str, origin: str, folder: Path) -> tuple[Path, Prompt]:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{origin}: an object with the keys {', '.join(_KEYS)} is expected, not {entry!r}.")
+    missing = [key for key in ("image", "slice", "box", "label") if key not in entry]
+    unknown = [key for key in entry if key not in _KEYS]
+    if missing or unknown:
+        raise ValueError(f"{origin}: missing keys {missing}, unknown keys {unknown}; there are {', '.join(_KEYS)}.")
+    if not isinstance(entry["image"], str):
+        raise ValueError(f'{origin}: "image" must be the path of a file, not {entry["image"]!r}.')
+    for key, least in (("slice", 0), ("label", 1)):
+        value = entry[key]
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST_LABELS:
+            raise ValueError(f'{origin}: "{key}" must be a whole number from {least} to {_MOST_LABELS}, not {value!r}.')
+    axis = entry.get("axis") or axis
+    _check_axis(axis, origin)
+    prompt = Prompt(entry["slice"], _parse_box(entry["box"], origin), entry["label"], axis, origin)
+    return Path(os.path.normpath(folder / entry["image"])), prompt
+
+
+def _parse_box(box: Any, origin: str) -> Box | None:
+    if box is None:
+        return None
+    if not isinstance(box, list) or any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in box):
+        raise ValueError(f'{origin}: "box" must be [x0, y0, x1, y1] or null, not {box!r}.')
+    try:
+        check_box(np.array(box), (_MOST_LABELS, _MOST_LABELS))  # the image's own size is checked once it is read
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from error
+    x0, y0, x1, y1 = (float(x) for x in box)
+    return x0, y0, x1, y1
+
+
+def _check_axis(axis: str, origin: str) -> None:
+    if axis not in SLICE_AXES:
+        raise ValueError(f"{origin}: unknown slice axis {axis!r}; choose one of {', '.join(SLICE_AXES)}.")
+
+
+def _check_inside(prompt: Prompt, volume: Volume) -> None:
+    count, _, height, width = slices_of(volume.array, prompt.axis).shape
+    if not prompt.slice < count:
+        raise ValueError(
+            f"{prompt.origin}: {prompt.axis} slice {prompt.slice} is outside {volume.path}, which has slices 0 to "
+            f"{count - 1}."
+        )
+    if prompt.box is not None:
+        try:
+            check_box(np.array(prompt.box), (height, width))
+        except ValueError as error:
+            raise ValueError(f"{prompt.origin}: {volume.path}: {error}") from error
+
+
+def _names(images: list[Path], path: Path) -> dict[str, Path]:
+    """name -> image; in folders below the one that all have in common, so that equal names in two folders stay two."""
+    common = os.path.commonpath([os.path.abspath(image.parent) for image in images])
+    named: dict[str, Path] = {}
+    for image in images:
+        relative = os.path.relpath(os.path.abspath(image), common)
+        endings = [ending for ending in IMAGE_SUFFIXES if relative.lower().endswith(ending)]
+        name = relative[: -len(max(endings, key=len))] if endings else relative
+        if name in named:
+            raise ValueError(
+                f"{path}: the masks of {named[name]} and {image} would have the same name; list them in two files."
+            )
+        named[name] = image
+    return named

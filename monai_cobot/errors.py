@@ -1,0 +1,54 @@
+"""Errors as a user should meet them."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+from monai_cobot.files import write_atomically
+
+TRACEBACK_FILE = "traceback.txt"
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The error at the beginning of a chain: what went wrong, before others said what they could not do therefore."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def explain_errors(folder: str | Path) -> bool:
+    """Let ``python -m monai.bundle`` end with the root cause of an error, and put the traceback into a file.
+
+    MONAI's configuration parser wraps an error into others, one for each level of references, so that the reason stands
+    far above what a user sees last. A program that uses a bundle as a library is left alone.
+
+    Args:
+        folder: where ``traceback.txt`` is written.
+
+    Returns:
+        Whether this process is ``python -m monai.bundle``.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None or spec.name != "monai.bundle.__main__":
+        return False
+    path = Path(folder) / TRACEBACK_FILE
+
+    def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+            return
+        cause = root_cause(error)
+        name = "" if isinstance(cause, (ValueError, OSError)) else f"{type(cause).__name__}: "
+        try:
+            where = (
+                f"The traceback is in {write_atomically(path, ''.join(traceback.format_exception(error)).encode())}."
+            )
+        except OSError as failure:
+            where = f"The traceback could not be saved ({failure})."
+        print(f"\nError: {name}{cause}\n{where}", file=sys.stderr)
+
+    sys.excepthook = explain
+    return True

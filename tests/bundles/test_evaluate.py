@@ -1,0 +1,74 @@
+import csv
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+
+from monai_cobot.data import SliceDataset
+from monai_cobot.errors import root_cause
+from tests.bundles.conftest import TINY, Run
+
+
+def scores(path: Path, column: str) -> dict[tuple[str, str], float]:
+    with path.open(newline="") as file:
+        return {(row["case"], row["label"]): float(row[column]) for row in csv.DictReader(file)}
+
+
+def test_an_adapter_scores_what_its_training_reported(
+    run: Run, phantom: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(
+        "evaluate",
+        dataset_dir=str(phantom),
+        adapter_dir=str(trained / "best"),
+        min_foreground=20,
+        output_dir=str(tmp_path),
+    )
+    reported = scores(trained / "scores.csv", "dice_after")
+    assert scores(tmp_path / "scores.csv", "dice_prediction") == reported
+    assert {label for _, label in reported} == {"liver", "spleen", "right kidney", "left kidney", "stomach"}
+    assert max(reported.values()) > 0
+    printed = capsys.readouterr().out
+    assert "adaptformer with COBOT" in printed
+    assert all(label in printed for _, label in reported)
+    assert matplotlib.image.imread(tmp_path / "overlay.png").shape[1] > 500
+
+
+def test_without_an_adapter_sam_scores_what_it_did_before_training(
+    run: Run, phantom: Path, trained: Path, tmp_path: Path
+) -> None:
+    run("evaluate", dataset_dir=str(phantom), output_dir=str(tmp_path), **TINY)
+    assert scores(tmp_path / "scores.csv", "dice_prediction") == scores(trained / "scores.csv", "dice_before")
+
+
+def test_variant_image_size_preset_and_labels_are_the_adapters(run: Run, phantom: Path, tmp_path: Path) -> None:
+    run(
+        "train",
+        "train",
+        dataset_dir=str(phantom),
+        label="liver",
+        preset="ct_bone",
+        method="lora",
+        epochs=1,
+        slices_per_epoch=4,
+        output_dir=str(tmp_path / "run"),
+        **TINY,
+    )
+    workflow = run(
+        "evaluate",
+        dataset_dir=str(phantom),
+        adapter_dir=str(tmp_path / "run" / "best"),
+        part="training",
+        min_foreground=20,
+        output_dir=str(tmp_path),
+    )
+    slices: SliceDataset = workflow.parser.get_parsed_content("slices")
+    assert workflow.network_def.sam.image_encoder.img_size == 64
+    assert (slices.label_names, slices.preset.window) == (["liver"], (-500, 1300))
+    assert slices.cases == ["phantom_000", "phantom_001", "phantom_002"]
+
+
+def test_an_unknown_part_is_refused_with_the_parts_that_there_are(run: Run, phantom: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        run("evaluate", dataset_dir=str(phantom), part="test", output_dir=str(tmp_path), **TINY)
+    assert "choose one of training, validation, all" in str(root_cause(raised.value))

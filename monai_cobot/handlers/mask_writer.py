@@ -100,7 +100,7 @@ class MaskWriter:
 
     def _summarise(self, engine: Workflow) -> None:
         self.skipped += self.loader.skipped
-        lines = [f"{len(self.written)} masks written to {self.folder}"]
+        lines = [f"masks written to {self.folder}: {len(self.written)}"]
         lines += [
             f"  {name}: {count} voxels are in masks of several labels and have the one that came first"
             for name, count in self._overlaps.items()

@@ -73,7 +73,7 @@ def test_an_adapters_masks_are_written_on_the_grids_of_the_files(
         batch_size=7,
         output_dir=str(tmp_path),
     )
-    assert "4 masks written" in capsys.readouterr().out
+    assert f"masks written to {tmp_path}: 4" in capsys.readouterr().out
     sam = build_sam("vit_mini", image_size=64)
     load_adapter(sam, trained / "best")
     network = PromptableSam(sam)
@@ -197,20 +197,25 @@ def test_images_that_cannot_be_used_are_reported_and_the_others_written(
     run("inference", prompts=prompts, output_dir=str(tmp_path / "out"), num_workers=workers, **BRIGHT)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.nii.gz"]
     printed = capsys.readouterr().out
-    assert "1 masks written" in printed
+    assert f"masks written to {tmp_path / 'out'}: 1" in printed
     for said in ("damaged.nii.gz: the file cannot be read", "absent.nii.gz: there is no such", "entry 2", "entry 3"):
         assert said in printed
 
 
-def test_processes_share_the_images_without_losing_or_doubling_one(run: Run, phantom: Path, tmp_path: Path) -> None:
-    options = {"dataset_dir": str(phantom), "label": "liver", "part": "all", **BRIGHT}
-    for rank in range(3):
-        run("inference", rank=rank, world_size=3, output_dir=str(tmp_path / str(rank)), **options)
-    names = [sorted(path.name for path in (tmp_path / str(rank)).iterdir()) for rank in range(3)]
-    assert [len(of) for of in names] == [2, 1, 1]
-    assert len({name for of in names for name in of}) == 4
-    run("inference", rank=4, world_size=5, output_dir=str(tmp_path / "none"), **options)  # more processes than images
-    assert not (tmp_path / "none").exists()
+def test_processes_share_the_images_without_losing_or_doubling_one(
+    run: Run, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files_of(rank: int, world_size: int) -> list[str]:
+        monkeypatch.setenv("RANK", str(rank))  # as torchrun says it
+        monkeypatch.setenv("WORLD_SIZE", str(world_size))
+        folder = tmp_path / f"{rank}_of_{world_size}"
+        run("inference", dataset_dir=str(phantom), label="liver", part="all", output_dir=str(folder), **BRIGHT)
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+    shares = [files_of(rank, 3) for rank in range(3)]
+    assert [len(share) for share in shares] == [2, 1, 1]
+    assert {name for share in shares for name in share} == {f"phantom_{number:03d}.nii.gz" for number in range(4)}
+    assert files_of(4, 5) == []  # more processes than images
 
 
 def test_a_mask_never_takes_the_place_of_a_file_that_is_read(run: Run, phantom: Path) -> None:

@@ -54,9 +54,7 @@ class PromptDataset(Dataset):
     def __init__(self, images: Sequence[PromptSource], preset: str | None) -> None:
         if preset is None:
             known = ", ".join(INTENSITY_PRESETS)
-            raise ValueError(
-                f'no intensity preset is known for the images; choose one of {known}, or "window:0,255".'
-            )
+            raise ValueError(f'no intensity preset is known for the images; choose one of {known}, or "window:0,255".')
         self.images = list(images)
         self.preset = find_preset(preset)
 

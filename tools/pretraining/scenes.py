@@ -1,0 +1,144 @@
+"""Images of many objects with the mask of every object."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from pretraining.fields import happens, log_uniform, normal, pick, smooth_noise, uniform
+from pretraining.looks import LOOKS
+from pretraining.shapes import random_shapes
+
+OBJECTS = 14
+"""Objects painted into an image; about two thirds of them can be seen well enough to be asked for."""
+
+GROUP = 2
+"""Images that are drawn together and share look and resolution: so few that they stay in a processor's cache."""
+
+SMALLEST = 24
+"""Area of the smallest object that is asked for, in pixels of the resolution that its image was taken with."""
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """A batch of generated images.
+
+    Attributes:
+        images: (B, 1, S, S) in [0, 1].
+        masks: (B, N, S, S), boolean: what belongs to each object and is not hidden by another.
+        seen: (B, N), boolean: whether a person who is shown the object's box would outline that mask.
+    """
+
+    images: Tensor
+    masks: Tensor
+    seen: Tensor
+
+
+def generate(generator: Generator, images: int, size: int, group: int = GROUP) -> Scenes:
+    """Draw a batch of images.
+
+    Args:
+        generator: source of all choices; its device is where the images are made.
+        images: number of images, B.
+        size: rows and columns, S.
+        group: images drawn together; more of them where a device is fast in large steps.
+
+    Returns:
+        Images with ``OBJECTS`` objects each.
+    """
+    parts = [_generate_group(generator, min(group, images - first), size) for first in range(0, images, group)]
+    return Scenes(
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.masks for part in parts]),
+        torch.cat([part.seen for part in parts]),
+    )
+
+
+def _generate_group(generator: Generator, images: int, size: int) -> Scenes:
+    """Draw images that share look and resolution."""
+    shapes, has_body = _within_bodies(generator, random_shapes(generator, images, OBJECTS, size))
+    whole = shapes > 0
+    masks = _visible(whole)
+    area, whole_area = masks.float().mean((2, 3)), whole.float().mean((2, 3))
+
+    look = tuple(LOOKS.values())[int(pick(generator, 0, len(LOOKS)))]
+    taken = round(size * min(1.0, 2 * pick(generator, 0.1, 0.7)))
+    scene = _paint(generator, shapes, has_body)
+    scene = F.interpolate(scene, (taken, taken), mode="bilinear", antialias=True, align_corners=False)
+    picture = F.interpolate(look(generator, scene), (size, size), mode="bilinear", align_corners=False)
+    return Scenes(picture, masks, seen=(area * taken**2 > SMALLEST) & (area > 0.6 * whole_area))
+
+
+def _within_bodies(generator: Generator, shapes: Tensor) -> tuple[Tensor, Tensor]:
+    """In half of the images the first shape becomes a body that holds all others: shapes, (B,) whether it does."""
+    images, _, size, _ = shapes.shape
+    column = (images, 1, 1)
+    pixels = (torch.arange(size, device=shapes.device) + 0.5) / size
+    wobble = smooth_noise(generator, (images, 1), (size, size), (3, 3)).squeeze(1)
+    x = (pixels - uniform(generator, column, 0.45, 0.55)) / uniform(generator, column, 0.36, 0.55)
+    y = (pixels.unsqueeze(1) - uniform(generator, column, 0.45, 0.55)) / uniform(generator, column, 0.3, 0.5)
+    body = 0.4 * (1 - torch.hypot(x, y) + 0.06 * wobble)
+    has_body = happens(generator, (images,), 0.5)
+    here = has_body.view(-1, 1, 1)
+    inside = torch.minimum(shapes[:, 1:], torch.where(here, body - 0.01, 10).unsqueeze(1))
+    return torch.cat((torch.where(here, body, shapes[:, 0]).unsqueeze(1), inside), dim=1), has_body
+
+
+def _visible(whole: Tensor) -> Tensor:
+    """Masks without what later objects hide; an object that lies within another one counts as a part of it."""
+    few = whole[..., ::4, ::4].flatten(2).float()  # (B, N, pixels)
+    shared = few @ few.transpose(1, 2) / few.sum(2).clamp_min(1).unsqueeze(2)  # (B, of N, in N)
+    part_of = shared > 0.85
+    masks = whole.clone()
+    for later in range(1, OBJECTS):
+        hides = ~part_of[:, later, :later]  # (B, earlier)
+        masks[:, :later] &= ~(whole[:, later : later + 1] & hides[:, :, None, None])
+    return masks
+
+
+def _paint(generator: Generator, shapes: Tensor, has_body: Tensor) -> Tensor:
+    """Objects over one another, each with brightness, slope, texture and edge of its own: (B, 1, S, S)."""
+    images, count, size, _ = shapes.shape
+    frame, each = (size, size), (images, count, 1, 1)
+    fine, medium, coarse = (
+        smooth_noise(generator, (images, 1), frame, (cells, cells)) for cells in (size / 2, size / 6, 8)
+    )
+    stripes = (smooth_noise(generator, (images, 1), frame, (4, 4)) * 2 + medium).mul(2).sin()
+    textures = torch.cat((fine, medium, coarse, stripes), dim=1)  # (B, 4, S, S)
+    texture_gain = log_uniform(generator, (images, count + 1, 4, 1, 1), 0.002, 0.05)
+    busy = happens(generator, (images, count + 1, 4, 1, 1), 0.06)
+    texture_gain = torch.where(busy, 3 * texture_gain, texture_gain)
+
+    contrast = log_uniform(generator, each, 0.05, 0.45) * torch.where(happens(generator, each, 0.5), 1.0, -1.0)
+    contrast = torch.where(happens(generator, each, 0.08), 2 * contrast, contrast)
+    # from crisp to a hundredth of the image and more
+    edge = log_uniform(generator, each, 0.0015, 0.012)
+    slope = 0.15 * normal(generator, (2, *each))
+    pixels = torch.linspace(-1, 1, size, device=shapes.device)
+
+    clutter = _clutter(generator, images, size)
+    scene = uniform(generator, (images, 1, 1, 1), 0.2, 0.8) + clutter
+    scene = scene + (textures * texture_gain[:, -1]).sum(1, keepdim=True)
+    dark = has_body.view(-1, 1, 1, 1)
+    scene = torch.where(dark, 0.02 * fine.abs(), scene)
+    for index in range(count):
+        cover = (shapes[:, index : index + 1] / edge[:, index : index + 1]).sigmoid()
+        under = (scene * cover).sum((2, 3), keepdim=True) / cover.sum((2, 3), keepdim=True).clamp_min(1)
+        level = under + contrast[:, index : index + 1]
+        if index == 0:
+            level = torch.where(dark, uniform(generator, (images, 1, 1, 1), 0.3, 0.6) + clutter, level)
+        tilt = slope[0, :, index : index + 1] * pixels + slope[1, :, index : index + 1] * pixels.unsqueeze(1)
+        texture = (textures * texture_gain[:, index]).sum(1, keepdim=True)
+        # reflected at black, so that contrast is not lost there
+        scene = torch.lerp(scene, (level + contrast[:, index : index + 1].abs() * tilt + texture).abs(), cover)
+    return scene
+
+
+def _clutter(generator: Generator, images: int, size: int) -> Tensor:
+    """What is in an image and never asked for: steps and ramps of brightness between tissues, (B, 1, S, S)."""
+    column = (images, 1, 1, 1)
+    ramps = smooth_noise(generator, (images, 1), (size, size), (3, 3)) * uniform(generator, column, 0, 0.1)
+    noise = smooth_noise(generator, (images, 1), (size, size), (7, 7))
+    steps = (noise * log_uniform(generator, column, 3, 30)).sigmoid() - 0.5
+    return ramps + steps * uniform(generator, column, 0, 0.35) * happens(generator, column, 0.7)

@@ -1,0 +1,257 @@
+"""The training itself: steps that depend on the seed and their number alone, checkpoints, exports, a log."""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from monai_cobot.files import write_atomically
+from pretraining.losses import dice_score, inscribed_ellipses, mask_loss
+from pretraining.network import ResizableSam
+from pretraining.prompts import Targets, choose_targets, correcting_clicks, first_clicks, jitter_boxes
+from pretraining.scenes import generate
+
+SIZES = ((0.0, 64), (0.15, 128), (0.7, 256))
+"""Rows and columns of the images from which part of the time on."""
+
+PROMPTS = 8
+"""Objects asked for in an image."""
+
+WEIGHT_DECAY = 0.05
+WARM_UP_STEPS = 200
+DECAY_FROM = 0.5
+"""Part of the time after which the learning rate falls, from constant to a hundredth along a cosine."""
+
+AVERAGE = 0.998
+"""Share of the averaged weights that a step keeps."""
+
+LOG_EVERY = 60.0
+SAVE_EVERY = 300.0
+"""Seconds between lines of the log, and between checkpoints with exports and scores on held-out images."""
+
+HELD_OUT = 64
+"""Images, from seeds that training never reaches, on which it is scored."""
+
+
+@dataclass
+class Settings:
+    """What a run depends on.
+
+    Attributes:
+        folder: where checkpoint, export and log are written.
+        minutes: time that training may take in all, over all runs that continue one another.
+        batch: images a step.
+        learning_rate: the highest one.
+        seed: of the initial weights and of all images and prompts.
+        device: where training runs.
+    """
+
+    folder: Path
+    minutes: float
+    batch: int
+    learning_rate: float
+    seed: int
+    device: torch.device
+
+
+class Trainer:
+    """Trains a SAM on generated images and continues from its own checkpoint where the folder has one.
+
+    Args:
+        network: its parameters are trained in place.
+        settings: see there.
+    """
+
+    def __init__(self, network: ResizableSam, settings: Settings) -> None:
+        self.settings = settings
+        self.network = network.to(settings.device)
+        self.parameters = {name: p for name, p in network.sam.named_parameters() if _is_used(name)}
+        self.optimizer = torch.optim.AdamW(_groups(self.parameters), lr=0, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
+        self.average = [p.detach().clone() for p in self.parameters.values()]
+        self.step, self.seconds = 0, 0.0
+        self.generator = Generator(settings.device)
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        if self._checkpoint.exists():
+            self._resume()
+
+    def run(self) -> None:
+        """Train until the time is over; leaves checkpoint, export and log in the folder."""
+        limit = 60 * self.settings.minutes
+        logged = saved = self.seconds
+        began = time.monotonic() - self.seconds
+        losses: list[float] = []
+        while self.seconds < limit:
+            losses.append(self._train_step())
+            self.seconds = time.monotonic() - began
+            if self.seconds - logged >= LOG_EVERY:
+                rate = len(losses) * self.settings.batch / (self.seconds - logged)
+                self._log(loss=sum(losses) / len(losses), size=self._size, images_per_second=round(rate, 2))
+                losses, logged = [], self.seconds
+            if self.seconds - saved >= SAVE_EVERY:
+                self._save()
+                saved = self.seconds
+        self._save()
+
+    @property
+    def _progress(self) -> float:
+        """Part of the time that is over, 0 to 1."""
+        return min(1.0, self.seconds / (60 * self.settings.minutes))
+
+    @property
+    def _size(self) -> int:
+        """Rows and columns of the images now."""
+        return [size for start, size in SIZES if self._progress >= start][-1]
+
+    @property
+    def _learning_rate(self) -> float:
+        falling = max(0.0, (self._progress - DECAY_FROM) / (1 - DECAY_FROM))
+        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
+        return self.settings.learning_rate * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * falling)) / 2)
+
+    def _train_step(self) -> float:
+        """One step on new images; returns its loss."""
+        self.generator.manual_seed(1_000_003 * self.settings.seed + self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate
+        images, targets = self._draw(self.settings.batch, self._size)
+        self.network.train()
+        with torch.autocast(self.settings.device.type, torch.bfloat16, enabled=_has_bfloat16(self.settings.device)):
+            loss = self._loss(images, targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"The gradient is not finite at step {self.step}: continue from the last checkpoint with a lower "
+                "learning rate."
+            )
+        self.optimizer.step()
+        # at first the average follows closely, or it would remember the random weights
+        share = min(AVERAGE, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, list(self.parameters.values()), 1 - share)
+        self.step += 1
+        return float(loss.detach())
+
+    def _draw(self, count: int, size: int) -> tuple[Tensor, Targets]:
+        """New images (B, 1, S, S) and what is asked for in them."""
+        group = {} if self.settings.device.type == "cpu" else {"group": max(1, count // 8)}
+        scenes = generate(self.generator, count, size, **group)
+        return scenes.images, choose_targets(self.generator, scenes, PROMPTS)
+
+    def _loss(self, images: Tensor, targets: Targets) -> Tensor:
+        """Four steps in five ask with boxes, the others with a click; one in four is corrected with another click."""
+        with_boxes, corrected = torch.rand(2, generator=self.generator, device=self.generator.device).tolist()
+        embeddings = self.network.encode(images)
+        masks = F.adaptive_avg_pool2d(targets.masks.float(), embeddings.shape[-1] * 4)
+        if with_boxes < 0.8:
+            tokens = self.network.box_tokens(jitter_boxes(self.generator, targets.boxes, images.shape[-1]))
+        else:
+            points = first_clicks(self.generator, masks)
+            labels = torch.ones(points.shape[:-1], dtype=torch.long, device=points.device)
+            nothing = torch.cat((points, torch.zeros_like(points)), 2), torch.cat((labels, -labels), 2)
+            tokens = self.network.point_tokens(*nothing)
+        logits, quality = self.network.decode(embeddings, tokens)
+        loss = mask_loss(logits.float(), quality.float(), masks, targets.weights)
+        if corrected < 0.25:
+            clicks = self.network.point_tokens(*correcting_clicks(logits.detach(), masks))
+            logits, quality = self.network.decode(embeddings, torch.cat((tokens, clicks), dim=2))
+            loss = (loss + mask_loss(logits.float(), quality.float(), masks, targets.weights)) / 2
+        return loss
+
+    @torch.no_grad()
+    def _score(self) -> dict[str, float]:
+        """DSC of the averaged weights with exact boxes on held-out images, beside that of the inscribed ellipse."""
+        self.network.eval()
+        training = [p.detach().clone() for p in self.parameters.values()]
+        torch._foreach_copy_(list(self.parameters.values()), self.average)
+        found, ellipse = [], []
+        for index in range(HELD_OUT // 8):
+            self.generator.manual_seed(2**40 + index)
+            images, targets = self._draw(8, self._size)
+            logits, _ = self.network.decode(self.network.encode(images), self.network.box_tokens(targets.boxes))
+            predicted = F.interpolate(logits, targets.masks.shape[-2:], mode="bilinear", align_corners=False) > 0
+            found.append(dice_score(predicted, targets.masks, targets.weights))
+            ellipse.append(dice_score(inscribed_ellipses(targets.boxes, self._size), targets.masks, targets.weights))
+        torch._foreach_copy_(list(self.parameters.values()), training)
+        return {"dice": sum(found) / len(found), "ellipse_dice": sum(ellipse) / len(ellipse)}
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.settings.folder / "checkpoint.pt"
+
+    def _save(self) -> None:
+        """Write the checkpoint and the averaged weights in half precision, and log the score."""
+        names = list(self.parameters)
+        checkpoint = {
+            "sam": self.network.sam.state_dict(),
+            "average": dict(zip(names, self.average, strict=True)),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "seed": self.settings.seed,
+        }
+        buffer = BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(self._checkpoint, buffer.getvalue())
+        exported = self.network.sam.state_dict() | checkpoint["average"]
+        exported = {name: tensor.half().contiguous().cpu() for name, tensor in exported.items()}
+        metadata = {"steps": str(self.step), "seed": str(self.settings.seed), "licence": "Apache-2.0"}
+        write_atomically(self.settings.folder / "vit_mini.safetensors", safetensors.torch.save(exported, metadata))
+        self._log(size=self._size, **self._score())
+
+    def _resume(self) -> None:
+        checkpoint = torch.load(self._checkpoint, map_location=self.settings.device, weights_only=True)
+        if checkpoint["seed"] != self.settings.seed:
+            raise ValueError(
+                f"{self._checkpoint} was trained with seed {checkpoint['seed']}, not {self.settings.seed}: pass that "
+                "seed to continue, or name another folder."
+            )
+        self.network.sam.load_state_dict(checkpoint["sam"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.average = [checkpoint["average"][name] for name in self.parameters]
+        self.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
+
+    def _log(self, **values: Any) -> None:
+        """Add a line to the log and print it."""
+        values = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+        where: dict[str, Any] = {
+            "step": self.step,
+            "minutes": round(self.seconds / 60, 1),
+            "learning_rate": f"{self._learning_rate:.2e}",
+        }
+        line = json.dumps(where | values)
+        with open(self.settings.folder / "log.jsonl", "a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+
+def _is_used(name: str) -> bool:
+    """Whether a parameter takes part: masks are no prompts here, and one mask is asked for, not three."""
+    unused = ("prompt_encoder.mask_downscaling.", *(f"mask_decoder.output_hypernetworks_mlps.{i}." for i in (1, 2, 3)))
+    return not name.startswith(unused)
+
+
+def _groups(parameters: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
+    """Weight matrices decay; biases, norms, tokens and positions do not."""
+    kept_out = ("embed", "token", "rel_pos", "norm")
+    decays = {name: p.ndim > 1 and not any(word in name for word in kept_out) for name, p in parameters.items()}
+    return [
+        {"params": [p for name, p in parameters.items() if decays[name]]},
+        {"params": [p for name, p in parameters.items() if not decays[name]], "weight_decay": 0.0},
+    ]
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies in bfloat16, rather than imitating it slowly."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16"))

@@ -21,8 +21,11 @@ def tomography(generator: Generator, scene: Tensor) -> Tensor:
     """
     shape = (len(scene), 1, 1, 1)
     noise = _correlated(generator, scene) * log_uniform(generator, shape, 0.005, 0.09)
-    low = uniform(generator, shape, -0.15, 0.25)
-    return ((scene + noise - low) / uniform(generator, shape, 0.5, 1.1)).clamp(0, 1)
+    # the window lies around the scene's values: what it cuts off, few would look at
+    deviation, middle = torch.std_mean(scene, (1, 2, 3), keepdim=True)
+    low = middle - uniform(generator, shape, 0.5, 2) * deviation
+    high = (middle + uniform(generator, shape, 0.7, 3) * deviation).maximum(low + 0.1)
+    return ((scene + noise - low) / (high - low)).clamp(0, 1)
 
 
 def resonance(generator: Generator, scene: Tensor) -> Tensor:

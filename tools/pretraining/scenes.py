@@ -67,7 +67,24 @@ def _generate_group(generator: Generator, images: int, size: int) -> Scenes:
     scene = _paint(generator, shapes, has_body)
     scene = F.interpolate(scene, (taken, taken), mode="bilinear", antialias=True, align_corners=False)
     picture = F.interpolate(look(generator, scene), (size, size), mode="bilinear", align_corners=False)
-    return Scenes(picture, masks, seen=(area * taken**2 > SMALLEST) & (area > 0.6 * whole_area))
+    seen = (area * taken**2 > SMALLEST) & (area > 0.7 * whole_area) & _stand_out(picture, masks)
+    return Scenes(picture, masks, seen)
+
+
+def _stand_out(picture: Tensor, masks: Tensor) -> Tensor:
+    """Whether masks differ from their surroundings by brightness or texture, if only a little: (B, N)."""
+    few, coarse = masks[..., ::2, ::2].float(), picture[..., ::2, ::2]
+    around = F.max_pool2d(few, 9, stride=1, padding=4) - few
+
+    def mean(values: Tensor, where: Tensor) -> Tensor:
+        return (values * where).sum((2, 3)) / where.sum((2, 3)).clamp_min(1)
+
+    inner, outer = mean(coarse, few), mean(coarse, around)
+    squares = coarse.square()
+    inner_deviation = (mean(squares, few) - inner.square()).clamp_min(1e-4).sqrt()
+    outer_deviation = (mean(squares, around) - outer.square()).clamp_min(1e-4).sqrt()
+    brightness = (inner - outer).abs() > 0.02 + 0.15 * inner_deviation
+    return brightness | ((inner_deviation / outer_deviation).log().abs() > 0.4)
 
 
 def _within_bodies(generator: Generator, shapes: Tensor) -> tuple[Tensor, Tensor]:

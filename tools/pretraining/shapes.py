@@ -70,14 +70,14 @@ def _own_coordinates(generator: Generator, radius: Tensor, size: int) -> tuple[T
     angle = uniform(generator, batch, 0, math.pi)
     along = (x * angle.cos()).add_(y * angle.sin()).div_(radius * stretch)
     across = y.mul_(angle.cos()).sub_(x.mul_(angle.sin())).div_(radius / stretch)
-    bend = torch.where(happens(generator, batch, 0.35), 0.6 * normal(generator, batch), 0)
+    bend = torch.where(happens(generator, batch, 0.3), 0.5 * normal(generator, batch), 0)
     return along, across.add_(bend * (along.square() - 0.3).clamp_max_(2))
 
 
 def _radius_by_angle(generator: Generator, cosine: Tensor, sine: Tensor) -> Tensor:
     """A random smooth radius of about 1 at every angle, from the angle's cosine and sine: (B, N, S, S)."""
     batch = (*cosine.shape[:2], 1, 1)
-    roughness = log_uniform(generator, batch, 0.02, 0.25)
+    roughness = log_uniform(generator, batch, 0.02, 0.2)
     radius = torch.ones_like(cosine)
     c, s = cosine, sine
     for order in HARMONICS:

@@ -14,7 +14,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from numpy.random import Generator
 
-from monai_cobot.data.files import written_beside
+from monai_cobot.files import written_beside
 
 __all__ = ["PHANTOM_LABELS", "generate_phantom", "phantom_case"]
 

@@ -22,7 +22,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from monai_cobot.data.files import written_beside
+from monai_cobot.files import written_beside
 
 __all__ = ["IMAGE_SUFFIXES", "Volume", "read_mask", "read_volume", "write_mask"]
 

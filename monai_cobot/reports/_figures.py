@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
-from monai_cobot.reports._files import write_atomically
+from monai_cobot.files import write_atomically
 
 DOTS_PER_INCH = 150
 

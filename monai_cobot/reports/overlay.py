@@ -44,7 +44,8 @@ def overlay_sheet(samples: Sequence[OverlaySample], path: str | os.PathLike[str]
     is stated in numbers.
 
     Args:
-        samples: the slices to show, 1 to 64. Where none has a prediction before training, its column is left out.
+        samples: the slices to show, 1 to 64. Where none has a prediction before training, there is one
+            column of predictions.
         path: the PNG file to write; a panel is 420 pixels wide.
         title: what was trained, e.g. "momo · LoRA with COBOT · anterior".
 
@@ -61,7 +62,7 @@ def overlay_sheet(samples: Sequence[OverlaySample], path: str | os.PathLike[str]
     checked = [check_sample(sample) for sample in samples]
     columns = ["image and box", "truth", "before training", "after training"]
     if all(sample.before is None for sample in checked):
-        columns.remove("before training")
+        columns[2:] = ["prediction"]
 
     aspects = [float(np.clip(np.divide(*sample.truth.shape), _LOWEST, _HIGHEST)) for sample in checked]
     rows_top = _MARGIN + _TITLE + _HEADINGS
@@ -87,6 +88,7 @@ _COLUMN_COLOURS = {
     "truth": TRUTH_COLOUR,
     "before training": BEFORE_COLOUR,
     "after training": AFTER_COLOUR,
+    "prediction": AFTER_COLOUR,
 }
 
 
@@ -140,7 +142,8 @@ def _draw_row(sample: CheckedSample, panels: dict[str, Axes], aspect: float) -> 
     if enlarged is not None:
         _draw_box(panels["truth"], sample.box)
 
-    _draw_prediction(panels["after training"], sample, sample.after, AFTER_COLOUR, window)
+    judged = panels.get("after training") or panels["prediction"]
+    _draw_prediction(judged, sample, sample.after, AFTER_COLOUR, window)
     if "before training" in panels:
         _draw_prediction(panels["before training"], sample, sample.before, BEFORE_COLOUR, window)
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from monai_cobot.reports._files import write_atomically
+from monai_cobot.files import write_atomically
 from monai_cobot.reports.dice import CaseScores
 
 _Row = tuple[str, ...]

@@ -263,7 +263,7 @@ def test_parts_without_parameters_have_no_group(small_sam):
 
 
 def test_nothing_to_train_is_an_error(small_sam):
-    with pytest.raises(ValueError, match="'freeze' .* nothing to train"):
+    with pytest.raises(ValueError, match=r"'freeze' .* nothing to train"):
         adapt(small_sam, "freeze").parameter_groups(1e-3)
 
 

@@ -1,0 +1,256 @@
+"""The bundle's training as users run it: from the command line, killed and resumed, interrupted, on two processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from monai_cobot.data import generate_phantom
+from monai_cobot.networks import PromptableSam, build_sam
+from monai_cobot.peft import adapt, load_adapter, read_adapter_config, save_adapter
+
+SMALL = {"image_size": 64, "slices_per_epoch": 16, "batch_size": 4, "min_foreground": 30, "label": ["liver", "stomach"]}
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "phantom"
+    generate_phantom(folder, num_cases=4, size=(64, 48, 8))
+    return folder
+
+
+@pytest.fixture
+def configs(repository) -> Path:
+    return repository / "bundles" / "cobot_sam" / "configs"
+
+
+def command(
+    configs: Path, phantom: Path, output: Path, *, launcher=("-m", "monai.bundle"), files=("train.json",), **options
+):
+    """The command line of a run, with small defaults."""
+    options = {**SMALL, "dataset_dir": str(phantom), "output_dir": str(output), **options}
+    paths = [str(configs / name) for name in files]
+    config = paths[0] if len(paths) == 1 else str(paths)
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value).replace(" ", ""))]
+    return [
+        sys.executable,
+        *launcher,
+        "run",
+        "--config_file",
+        config,
+        *arguments,
+    ]
+
+
+def run(arguments, **more) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment, **more)
+
+
+@pytest.fixture(scope="module")
+def finished(phantom, tmp_path_factory, repository):
+    """A training of three epochs from the command line."""
+    output = tmp_path_factory.mktemp("runs") / "finished"
+    configs = repository / "bundles" / "cobot_sam" / "configs"
+    completed = run(command(configs, phantom, output, epochs=3))
+    assert completed.returncode == 0, completed.stderr
+    return output, completed
+
+
+def test_a_training_ends_with_a_table_and_the_paths_of_what_it_made(finished):
+    output, completed = finished
+    assert "DSC before" in completed.stdout
+    assert "DSC after" in completed.stdout
+    for name in ("best", "curves.png", "overlay.png", "scores.csv"):
+        assert (output / name).exists()
+        assert str(output / name) in completed.stdout
+
+
+def test_every_epoch_says_its_loss_and_dsc_also_where_there_is_no_terminal(finished):
+    lines = [line for line in finished[1].stdout.splitlines() if line.startswith("epoch ")]
+    assert [line.split(",")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert all("loss" in line and "validation DSC" in line for line in lines)
+
+
+def test_tensorboard_holds_losses_and_scores(finished):
+    tags = set()
+    for file in (finished[0] / "tensorboard").iterdir():
+        events = EventAccumulator(str(file))
+        events.Reload()
+        tags |= set(events.Tags()["scalars"])
+    assert {"training_loss", "val_mean_dice"} <= tags
+
+
+def test_the_adapter_says_what_it_was_trained_on_and_loads(finished):
+    config = read_adapter_config(finished[0] / "best")
+    assert (config.method, config.variant, config.image_size) == ("adaptformer", "vit_mini", 64)
+    assert set(config.labels) == {"liver", "stomach"}
+    assert config.preset == "ct_abdomen" or config.preset.startswith("ct_")
+    assert config.details["dataset"] == "phantom"
+    load_adapter(build_sam("vit_mini", image_size=64), finished[0] / "best")
+
+
+def test_a_training_that_is_killed_and_resumed_ends_with_the_same_adapter_bit_for_bit(
+    finished, phantom, tmp_path, configs
+):
+    output = tmp_path / "killed"
+    arguments = command(configs, phantom, output, epochs=3)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    for line in process.stdout:
+        if line.startswith("epoch 1/3"):
+            break
+    deadline = time.monotonic() + 30
+    while not (output / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.5)  # into the next epoch
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert (output / "checkpoint.pt").exists()
+    assert not (output / "curves.png").exists()
+
+    resumed = run([*arguments, "--resume", "True"])
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed after epoch" in resumed.stdout
+    for name in ("best", "last"):
+        whole = load_file(finished[0] / name / "adapter_model.safetensors")
+        again = load_file(output / name / "adapter_model.safetensors")
+        assert whole.keys() == again.keys()
+        assert all(torch.equal(whole[key], again[key]) for key in whole)
+    assert (output / "scores.csv").read_text() == (finished[0] / "scores.csv").read_text()
+
+
+def test_two_processes_give_the_losses_of_one_with_the_same_global_batch(phantom, tmp_path, configs):
+    options = {"epochs": 2, "method": "lora", "learning_rate": 1e-4}
+    one = run(command(configs, phantom, tmp_path / "one", **options))
+    two = run(
+        command(
+            configs,
+            phantom,
+            tmp_path / "two",
+            launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "monai.bundle"),
+            files=("train.json", "multi_gpu_train.json"),
+            **{**options, "batch_size": 2},
+        )
+    )
+    assert one.returncode == two.returncode == 0, two.stderr
+    losses = [
+        [record["loss"] for record in torch.load(tmp_path / name / "checkpoint.pt")["history"]["epochs"][1:]]
+        for name in ("one", "two")
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert len(losses[0]) == 2
+    cases = [(tmp_path / name / "scores.csv").read_text().count("\n") for name in ("one", "two")]
+    assert cases[0] == cases[1] > 1
+
+
+def test_ctrl_c_keeps_the_best_adapter_and_says_so(phantom, tmp_path, configs):
+    output = tmp_path / "interrupted"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1"}
+    arguments = command(configs, phantom, output, epochs=50)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        if line.startswith("epoch 2/50"):
+            process.send_signal(signal.SIGINT)
+            break
+    rest, errors = process.communicate(timeout=120)
+    text = "".join(printed) + rest
+    assert process.returncode == 130, errors
+    assert "--resume True" in text
+    assert "DSC after" in text
+    load_adapter(build_sam("vit_mini", image_size=64), output / "best")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "prefix"}, "Unknown method 'prefix'; choose one of"),
+        ({"label": "pancreas"}, "there is no label 'pancreas'; there are liver = 1"),
+    ],
+)
+def test_a_mistake_ends_with_its_reason_not_with_a_traceback(phantom, tmp_path, configs, options, message):
+    completed = run(command(configs, phantom, tmp_path / "output", **options))
+    assert completed.returncode != 0
+    last = completed.stderr.strip().splitlines()[-2:]
+    assert last[0].startswith("Error: ")
+    assert message in last[0]
+    assert "Traceback" in (tmp_path / "output" / "traceback.txt").read_text()
+
+
+def test_bad_cases_are_skipped_with_their_reasons_and_the_good_ones_trained_on(phantom, tmp_path, configs):
+    folder = tmp_path / "phantom"
+    generate_phantom(folder, num_cases=4, size=(64, 48, 8))
+    split = tmp_path / "split.json"
+    content = json.loads((folder / "dataset.json").read_text())
+    names = sorted(Path(case["image"]).name for case in content["training"] + content.get("validation", []))
+    stems = [name.removesuffix(".nii.gz") for name in names]
+    split.write_text(json.dumps({"training": stems[:3], "validation": stems[3:]}))
+    broken = folder / "imagesTr" / names[0]
+    broken.write_bytes(broken.read_bytes()[:500])
+    (folder / "imagesTr" / names[1]).unlink()
+    completed = run(command(configs, folder, tmp_path / "output", epochs=1, split=split))
+    assert completed.returncode == 0, completed.stderr
+    assert names[0] in completed.stderr
+    assert names[1] in completed.stderr
+    assert (tmp_path / "output" / "best" / "adapter_model.safetensors").exists()
+
+
+def test_monais_workflow_initializes_checks_runs_and_finalizes(phantom, tmp_path, configs, monkeypatch, repository):
+    monkeypatch.chdir(repository)
+    workflow = ConfigWorkflow(
+        config_file=str(configs / "train.json"),
+        meta_file=str(configs / "metadata.json"),
+        logging_file=str(configs / "logging.conf"),
+        workflow_type="train",
+        dataset_dir=str(phantom),
+        output_dir=str(tmp_path / "run"),
+        epochs=1,
+        **SMALL,
+    )
+    workflow.initialize()
+    assert not workflow.check_properties()
+    workflow.run()
+    workflow.finalize()
+    assert workflow.max_epochs == 1
+    assert (tmp_path / "run" / "last" / "adapter_config.json").exists()
+
+
+def test_a_vit_b_at_1024_from_an_official_checkpoint_trains_two_steps_and_reloads(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stock = build_sam("vit_b")
+    torch.save(stock.state_dict(), tmp_path / "sam_vit_b.pth")
+    del stock
+    sam = build_sam("vit_b", tmp_path / "sam_vit_b.pth")
+    adapter = adapt(sam, "lora", orchestrate=True)
+    optimizer = torch.optim.Adam(adapter.parameter_groups(1e-4))
+    network = PromptableSam(sam).train()
+    image = torch.rand(1, 1, 1024, 1024, generator=torch.Generator().manual_seed(0))
+    box = torch.tensor([[200.0, 300.0, 700.0, 800.0]])
+    losses = []
+    for _ in range(2):
+        loss = network(image, box).sigmoid().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[1] != losses[0]
+    network.eval()
+    with torch.no_grad():
+        expected = network(image, box)
+        save_adapter(adapter, tmp_path / "adapter")
+        adapter.remove()
+        load_adapter(sam, tmp_path / "adapter")
+        assert torch.equal(network(image, box), expected)

@@ -207,7 +207,7 @@ def test_bad_cases_are_skipped_with_their_reasons_and_the_good_ones_trained_on(p
     assert (tmp_path / "output" / "best" / "adapter_model.safetensors").exists()
 
 
-def test_monais_workflow_initializes_checks_runs_and_finalizes(phantom, tmp_path, configs, monkeypatch, repository):
+def test_monais_workflow_runs_and_a_training_without_gain_stops_early(phantom, tmp_path, configs, monkeypatch, repository):
     monkeypatch.chdir(repository)
     workflow = ConfigWorkflow(
         config_file=str(configs / "train.json"),
@@ -216,15 +216,19 @@ def test_monais_workflow_initializes_checks_runs_and_finalizes(phantom, tmp_path
         workflow_type="train",
         dataset_dir=str(phantom),
         output_dir=str(tmp_path / "run"),
-        epochs=1,
+        epochs=5,
+        learning_rate=0.0,
+        patience=2,
         **SMALL,
     )
     workflow.initialize()
     assert not workflow.check_properties()
     workflow.run()
     workflow.finalize()
-    assert workflow.max_epochs == 1
-    assert (tmp_path / "run" / "last" / "adapter_config.json").exists()
+    assert workflow.max_epochs == 5
+    assert workflow.trainer.state.epoch == 3
+    assert read_adapter_config(tmp_path / "run" / "best").details["epoch"] == 1
+    assert read_adapter_config(tmp_path / "run" / "last").details["epoch"] == 3
 
 
 def test_a_vit_b_at_1024_from_an_official_checkpoint_trains_two_steps_and_reloads(tmp_path):

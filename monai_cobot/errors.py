@@ -13,10 +13,19 @@ TRACEBACK_FILE = "traceback.txt"
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The error at the beginning of a chain: what went wrong, before others said what they could not do therefore."""
-    while error.__cause__ is not None:
+    """What went wrong, before MONAI said what it could not do therefore.
+
+    MONAI's own errors are passed over where they have a cause. An error from elsewhere that has one, such as ours with
+    that of a library, stays: it was written to explain its cause.
+    """
+    while error.__cause__ is not None and _raised_in_monai(error):
         error = error.__cause__
     return error
+
+
+def _raised_in_monai(error: BaseException) -> bool:
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").split(".")[0] == "monai"
 
 
 def explain_errors(folder: str | Path) -> bool:
@@ -34,7 +43,7 @@ def explain_errors(folder: str | Path) -> bool:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is None or spec.name != "monai.bundle.__main__":
         return False
-    path = Path(folder) / TRACEBACK_FILE
+    path = Path(str(folder)) / TRACEBACK_FILE  # Fire makes a number of a folder's name such as 2024
 
     def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, KeyboardInterrupt):

@@ -1,13 +1,25 @@
 import sys
 
+import pytest
+from monai.bundle import ConfigParser
+
 from monai_cobot.errors import explain_errors, root_cause
 
 
-def test_the_root_cause_is_the_first_error_of_a_chain():
-    first = ValueError("the reason")
-    second, last = RuntimeError("could not build"), RuntimeError("could not run")
-    second.__cause__, last.__cause__ = first, second
-    assert root_cause(last) is first
+def test_what_monais_parser_says_of_an_error_is_passed_over(tmp_path):
+    parser = ConfigParser({"text": "$pathlib.Path(@path).read_text()", "path": str(tmp_path / "missing")})
+    parser["imports"] = ["$import pathlib"]
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as caught:
+        parser.get_parsed_content("text")
+    assert isinstance(root_cause(caught.value), FileNotFoundError)
+
+
+def test_an_error_that_explains_another_stays(tmp_path):
+    (tmp_path / "dataset.json").write_text("{ this is not JSON")
+    parser = ConfigParser({"_target_": "monai_cobot.data.open_dataset", "dataset": "msd", "dataset_dir": str(tmp_path)})
+    with pytest.raises(RuntimeError, match="Failed to instantiate") as caught:
+        parser.get_parsed_content()
+    assert str(root_cause(caught.value)).startswith(f"{tmp_path / 'dataset.json'}: this is not valid JSON")
 
 
 def test_a_program_that_uses_a_bundle_as_a_library_keeps_its_own_error_handling(tmp_path):

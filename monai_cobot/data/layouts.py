@@ -46,7 +46,7 @@ class CaseFolder:
 
 
 def read_msd(root: Path) -> CaseFolder | None:
-    """The layout of the Medical Segmentation Decathlon and of nnU-Net.
+    """The Medical Segmentation Decathlon's and nnU-Net's: ``dataset.json``, or folders ``imagesTr`` and ``labelsTr``.
 
     ``dataset.json`` lists the cases and, optionally, cases for validation; without a list, or without the file, each
     file in ``imagesTr`` belongs to the one of the same name in ``labelsTr`` (nnU-Net's channel ending ``_0000`` is
@@ -66,9 +66,7 @@ def read_msd(root: Path) -> CaseFolder | None:
             *_paired_cases(root / "imagesTr", root / "labelsTr", "training" if (root / "imagesVal").is_dir() else None),
             *_paired_cases(root / "imagesVal", root / "labelsVal", "validation"),
         ]
-    modality = content.get("modality", content.get("channel_names", {}))
-    first = next(iter(modality.values()), "") if isinstance(modality, dict) else modality
-    return CaseFolder(tuple(cases), _named_labels(content.get("labels", {}), description), str(first))
+    return CaseFolder(tuple(cases), _named_labels(content.get("labels", {}), description), _modality(content))
 
 
 def read_data_list(path: Path) -> CaseFolder | None:
@@ -89,7 +87,7 @@ def read_data_list(path: Path) -> CaseFolder | None:
         return None
     content = _read_json(path)
     return CaseFolder(
-        tuple(_listed_cases(content, path)), _named_labels(content.get("labels", {}), path), content.get("modality", "")
+        tuple(_listed_cases(content, path)), _named_labels(content.get("labels", {}), path), _modality(content)
     )
 
 
@@ -206,7 +204,7 @@ def discover_labels(cases: Sequence[Case]) -> dict[str, int]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin a file with a mark
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: this is not valid JSON ({error}).") from error
     if not isinstance(content, dict):
@@ -214,26 +212,44 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _modality(content: Mapping[str, Any]) -> str:
+    """Of the first channel: from {"0": "CT"} (MSD), ["CT"] or "CT"."""
+    modality = content.get("modality", content.get("channel_names", ""))
+    if isinstance(modality, dict):
+        modality = list(modality.values())
+    return str(next(iter(modality), "") if isinstance(modality, list) else modality)
+
+
 def _listed_cases(content: Mapping[str, Any], path: Path) -> list[Case]:
     """Cases of a MONAI data list; they have a split only where the list itself has cases for validation."""
     cases = []
     for part in ("training", "validation"):
-        for entry in content.get(part) or []:
+        entries = content.get(part) or []
+        if not isinstance(entries, list):
+            raise ValueError(f'{path}: "{part}" must be a list such as [{{"image": ..., "label": ...}}].')
+        for entry in entries:
             if not isinstance(entry, dict) or "image" not in entry or "label" not in entry:
                 raise ValueError(f'{path}: an entry of "{part}" has no "image" or no "label": {entry!r}.')
-            image = path.parent / entry["image"]
             masks = entry["label"] if isinstance(entry["label"], list) else [entry["label"]]
+            if not all(isinstance(file, str) for file in (entry["image"], *masks)):
+                raise ValueError(f'{path}: an entry of "{part}" names no files: {entry!r}.')
+            image = _listed_file(path.parent, entry["image"])
             name = str(entry.get("name", _stem(image)))
             cases.append(
                 Case(
                     name=name,
                     image=image,
-                    masks=tuple(MaskFile(path.parent / mask) for mask in masks),
+                    masks=tuple(MaskFile(_listed_file(path.parent, mask)) for mask in masks),
                     patient=str(entry.get("patient", name)),
                     split=part if content.get("validation") else None,
                 )
             )
     return cases
+
+
+def _listed_file(root: Path, name: str) -> Path:
+    """A file by its name in a list, which may have been written on Windows."""
+    return root / name.replace("\\", "/")
 
 
 def _paired_cases(images: Path, masks: Path, split: str | None) -> list[Case]:

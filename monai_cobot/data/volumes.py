@@ -313,7 +313,10 @@ def _damage_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        lines = [
+            line.strip() for line in str(error).splitlines() if not line.startswith("Exception thrown in SimpleITK")
+        ]
+        reason = " ".join(lines).strip() or type(error).__name__
         raise ValueError(
             f"{path}: the file cannot be read; it is damaged or not what its name says ({reason})."
         ) from error

@@ -110,6 +110,8 @@ def test_a_data_list_says_patient_name_and_several_masks(tmp_path: Path) -> None
         ('{"training": [{"image": "a.nii.gz"}]}', 'no "image" or no "label"'),
         ('{"training": [{"image": "a.nii", "label": "b.nii"}], "labels": {"liver": "one"}}', "whole number"),
         ('{"training": [{"image": "a.nii", "label": "b.nii"}], "labels": 3}', '"labels" must be'),
+        ('{"training": 5}', '"training" must be a list'),
+        ('{"training": [{"image": 3, "label": 4}]}', "names no files"),
         ('{"training": [{"image": "a.nii", "label": "b"}, {"image": "x/a.nii", "label": "b"}]}', "same name: a"),
     ],
 )
@@ -120,8 +122,20 @@ def test_a_list_that_cannot_be_understood_is_named(tmp_path: Path, content: str,
     assert str(tmp_path) in str(error.value)
 
 
+def test_a_list_written_on_windows_is_read(tmp_path: Path) -> None:
+    content = r'{"modality": ["CT"], "training": [{"image": ".\\imagesTr\\a.nii", "label": "labelsTr\\a.nii"}]}'
+    (tmp_path / "dataset.json").write_text(content, encoding="utf-8-sig")
+    folder = read_layout(tmp_path, ["msd"])
+    assert folder.modality == "CT"
+    assert [case.name for case in folder.cases] == ["a"]
+    assert folder.cases[0].image == tmp_path / "imagesTr" / "a.nii"
+    assert folder.cases[0].masks[0].path == tmp_path / "labelsTr" / "a.nii"
+
+
 def test_a_folder_in_another_layout_is_told_what_is_expected(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"(?s)case_folders: One folder a case.*msd: The layout of the Medical"):
+    with pytest.raises(
+        ValueError, match=r"(?s)case_folders: One folder a case.*msd: The Medical Segmentation Decathlon"
+    ):
         read_layout(tmp_path, ["case_folders", "msd"])
     (tmp_path / "imagesTr").mkdir()
     (tmp_path / "labelsTr").mkdir()

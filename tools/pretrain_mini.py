@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=90, help="training time in all, over all runs in this folder")
     parser.add_argument("--folder", type=Path, default=Path(".work/pretrain"), help="checkpoint, weights and log")
     parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256], help="of the images, one after another")
     parser.add_argument("--batch", type=int, default=6, help="images a step")
     parser.add_argument("--learning-rate", type=float, default=8e-4, help="the highest one")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, images and prompts")
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = Settings(
         folder=options.folder,
         minutes=options.minutes,
+        sizes=tuple(options.sizes),
         batch=options.batch,
         learning_rate=options.learning_rate,
         seed=options.seed,

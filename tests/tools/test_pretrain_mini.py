@@ -12,20 +12,19 @@ from pretraining.training import Settings, Trainer
 
 from monai_cobot.networks import build_sam, load_checkpoint
 
-KEEP = ["--batch", "2", "--device", "cpu"]
+KEEP = ["--batch", "2", "--sizes", "64", "--device", "cpu"]
 
 
 def new_trainer(folder: Path, minutes: float = 1, seed: int = 0) -> Trainer:
     sam = build_sam("vit_mini")
     initialise(sam, seed)
-    return Trainer(ResizableSam(sam), Settings(folder, minutes, 2, 1e-3, seed, torch.device("cpu")))
+    return Trainer(ResizableSam(sam), Settings(folder, minutes, (32, 64), 2, 1e-3, seed, torch.device("cpu")))
 
 
 @pytest.fixture(autouse=True)
 def few_held_out_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores on eight small images."""
+    """Scores on eight images."""
     monkeypatch.setattr(training, "HELD_OUT", 8)
-    monkeypatch.setattr(training, "SIZES", ((0.0, 64),))
 
 
 def test_the_command_leaves_weights_that_build_sam_reads_and_a_log_and_continues(tmp_path: Path) -> None:
@@ -104,6 +103,14 @@ def test_the_learning_rate_warms_up_then_stays_then_falls_to_a_hundredth(tmp_pat
     assert trainer._learning_rate == pytest.approx(1e-3)
     trainer.seconds = 600
     assert trainer._learning_rate == pytest.approx(1e-5)
+
+
+def test_every_size_has_the_same_part_of_the_time(tmp_path: Path) -> None:
+    trainer = new_trainer(tmp_path, minutes=10)
+    sizes = []
+    for trainer.seconds in (0, 299, 301, 600, 700):
+        sizes.append(trainer._size)
+    assert sizes == [32, 32, 64, 64, 64]
 
 
 def test_a_gradient_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:

@@ -19,9 +19,6 @@ from pretraining.network import ResizableSam
 from pretraining.prompts import Targets, choose_targets, correcting_clicks, first_clicks, jitter_boxes
 from pretraining.scenes import generate
 
-SIZES = ((0.0, 64), (0.15, 128), (0.7, 256))
-"""Rows and columns of the images from which part of the time on."""
-
 PROMPTS = 8
 """Objects asked for in an image."""
 
@@ -48,6 +45,7 @@ class Settings:
     Attributes:
         folder: where checkpoint, export and log are written.
         minutes: time that training may take in all, over all runs that continue one another.
+        sizes: rows and columns of the images, one size after another, each for the same part of the time.
         batch: images a step.
         learning_rate: the highest one.
         seed: of the initial weights and of all images and prompts.
@@ -56,6 +54,7 @@ class Settings:
 
     folder: Path
     minutes: float
+    sizes: tuple[int, ...]
     batch: int
     learning_rate: float
     seed: int
@@ -108,7 +107,8 @@ class Trainer:
     @property
     def _size(self) -> int:
         """Rows and columns of the images now."""
-        return [size for start, size in SIZES if self._progress >= start][-1]
+        sizes = self.settings.sizes
+        return sizes[min(int(self._progress * len(sizes)), len(sizes) - 1)]
 
     @property
     def _learning_rate(self) -> float:

@@ -25,7 +25,9 @@ def draw_samples(seed: int) -> Figure:
     scenes = generate(Generator().manual_seed(seed), ROWS * COLUMNS, SIZE)
     figure = Figure(figsize=(4 * COLUMNS, 2 * ROWS), dpi=100, layout="constrained")
     panels = figure.subplots(ROWS, 2 * COLUMNS).reshape(-1, 2)
-    for (left, right), image, masks, seen in zip(panels, scenes.images[:, 0], scenes.masks, scenes.seen, strict=True):
+    for (left, right), image, masks, seen in zip(
+        panels, scenes.images[:, 0].numpy(), scenes.masks, scenes.seen, strict=True
+    ):
         for panel in (left, right):
             panel.imshow(image, cmap="gray", vmin=0, vmax=1)
             panel.axis("off")

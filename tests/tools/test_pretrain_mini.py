@@ -73,11 +73,13 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -
         assert torch.equal(ours, theirs)
 
 
-def test_the_loss_falls(tmp_path: Path) -> None:
+def test_the_loss_of_the_same_images_falls(tmp_path: Path) -> None:
     trainer = new_trainer(tmp_path)
-    trainer.step = training.WARM_UP_STEPS  # past the warm-up
-    losses = [trainer._train_step() for _ in range(16)]
-    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+    losses = []
+    for _ in range(12):
+        trainer.step = training.WARM_UP_STEPS  # which draws the same images, past the warm-up
+        losses.append(trainer._train_step())
+    assert losses[-1] < 0.7 * losses[0]
 
 
 def test_scoring_leaves_the_training_weights_as_they_were(tmp_path: Path) -> None:

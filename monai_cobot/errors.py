@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from types import TracebackType
 
@@ -32,7 +33,8 @@ def explain_errors(folder: str | Path) -> bool:
     """Let ``python -m monai.bundle`` end with the root cause of an error, and put the traceback into a file.
 
     MONAI's configuration parser wraps an error into others, one for each level of references, so that the reason stands
-    far above what a user sees last. A program that uses a bundle as a library is left alone.
+    far above what a user sees last. Warnings are shown in one line. A program that uses a bundle as a library is left
+    alone.
 
     Args:
         folder: where ``traceback.txt`` is written.
@@ -60,4 +62,6 @@ def explain_errors(folder: str | Path) -> bool:
         print(f"\nError: {name}{cause}\n{where}", file=sys.stderr)
 
     sys.excepthook = explain
+    # without the line of MONAI's code that happened to call what warns
+    warnings.formatwarning = lambda message, *_, **__: f"Warning: {message}\n"
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -37,10 +38,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
     except OSError as error:
         if beside is not None:
             Path(beside).unlink(missing_ok=True)
-        # a full disk is reported without the name of a file
-        raise OSError(
-            error.errno, f"{error.strerror or error}: could not write it, what was there before is intact", str(path)
-        ) from error
+        raise _named(error, path) from error
     return path
 
 
@@ -51,11 +49,25 @@ def written_beside(target: Path) -> Iterator[Path]:
 
     The name stays the same because writers choose the format by its ending. A folder takes the place of an empty
     folder only.
+
+    Raises:
+        OSError: it cannot be written; names the target, which is then as it was before.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    beside: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         yield beside / target.name
         os.replace(beside / target.name, target)
+    except OSError as error:
+        raise _named(error, target) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """A full disk is reported without the name of a file."""
+    advice = ". Free some space, or choose another folder" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    what = f"{error.strerror or error}: could not write it, what was there before is intact{advice}"
+    return OSError(error.errno, what, str(path))

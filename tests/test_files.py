@@ -2,9 +2,11 @@ import resource
 import signal
 import stat
 
+import numpy as np
 import pytest
 
-from monai_cobot.files import write_atomically
+from monai_cobot.data import Volume, write_mask
+from monai_cobot.files import write_atomically, written_beside
 
 
 def test_a_file_is_written_with_its_folders_and_readable_by_all(tmp_path):
@@ -13,19 +15,41 @@ def test_a_file_is_written_with_its_folders_and_readable_by_all(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
-def test_a_full_disk_leaves_the_previous_file_and_nothing_beside_it(tmp_path):
-    path = write_atomically(tmp_path / "file.bin", b"before")
+@pytest.fixture
+def full_disk():
+    """No file can grow beyond 1000 bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"what was there before is intact.*file\.bin"):
-            write_atomically(path, bytes(100_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, previous)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, previous)
+
+
+def test_a_full_disk_leaves_the_previous_file_and_nothing_beside_it(tmp_path, full_disk):
+    path = write_atomically(tmp_path / "file.bin", b"before")
+    with pytest.raises(OSError, match=r"what was there before is intact.*file\.bin"):
+        write_atomically(path, bytes(100_000))
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_writer_of_a_library_leaves_the_previous_file_likewise(tmp_path, full_disk):
+    path = write_atomically(tmp_path / "file.bin", b"before")
+    with pytest.raises(OSError, match=r"what was there before is intact.*file\.bin"), written_beside(path) as beside:
+        beside.write_bytes(bytes(100_000))
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".png"])
+def test_a_mask_for_which_there_is_no_room_is_named_and_not_half_written(tmp_path, full_disk, ending):
+    grid = (64, 64, 1)
+    noise = np.random.default_rng(0).integers(0, 256, grid, dtype=np.uint8)
+    like = Volume(noise[None], np.eye(4), tmp_path / "image", grid, np.eye(4))
+    with pytest.raises(OSError, match=f"mask{ending}"):
+        write_mask(noise, like, tmp_path / f"mask{ending}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_place_of_the_folder_is_named_in_the_error(tmp_path):

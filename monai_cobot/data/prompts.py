@@ -207,7 +207,7 @@ def read_prompts(path: str | Path, axis: str = "axial") -> list[ListedPrompts]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; it should list images with their boxes.")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: this is not valid JSON ({error}).") from error
     if not isinstance(entries, list) or not entries:

@@ -94,7 +94,8 @@ class SliceDataset(Dataset):
         seed: of the random numbers.
         cache_dir: a folder on a fast disk that holds the slices instead of the memory, for data sets larger than that;
             about three bytes a voxel of the slices that are used. Nothing stays there. None for the memory.
-        progress: whether a progress bar is shown while the cases are read.
+        part: what the cases are for, such as "training", for the progress bar and messages.
+        progress: whether a progress bar is shown in a terminal while the cases are read.
 
     Attributes:
         skipped: what was left out, and why.
@@ -114,6 +115,7 @@ class SliceDataset(Dataset):
         transform: Callable[[dict[str, Any]], Any] | None = None,
         seed: int = 0,
         cache_dir: str | Path | None = None,
+        part: str = "all",
         progress: bool = True,
     ) -> None:
         if not labels:
@@ -138,14 +140,14 @@ class SliceDataset(Dataset):
 
         rows = []
         present: set[int] = set()
-        for case in tqdm(cases, desc="reading cases", unit="case", disable=not progress):
+        for case in tqdm(cases, desc=f"reading {part} cases", unit="case", disable=None if progress else True):
             loaded = self._load(case)
             if loaded is not None:
                 present.update(loaded.values())
                 rows.append(self._add(loaded))
         # (samples, 4): case, slice in the cache, label, component (0 for the label as a whole)
         self._rows = np.concatenate(rows) if rows else _NO_ROWS
-        self._report(len(cases), labels, present)
+        self._report(len(cases), part, labels, present)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -262,7 +264,7 @@ class SliceDataset(Dataset):
     def _skip(self, case: Case, reason: str, label: str | None = None) -> None:
         self.skipped.append(Skip(case.name, reason, label))
 
-    def _report(self, count: int, labels: Mapping[str, int], present: set[int]) -> None:
+    def _report(self, count: int, part: str, labels: Mapping[str, int], present: set[int]) -> None:
         """Says what was skipped, and refuses a data set without samples."""
         lines = [skip.reason for skip in self.skipped if skip.label is None]
         for name in self.label_names:
@@ -273,11 +275,14 @@ class SliceDataset(Dataset):
             wanted = ", ".join(f"{name} = {value}" for name, value in labels.items())
             there = ", ".join(str(value) for value in sorted(present)) or "none"
             raise ValueError(
-                f"no slice is left of {count} cases for the labels {wanted}; label values in their masks: {there}."
-                f"{details}"
+                f"{part} cases: no slice is left for the labels {wanted}; label values in the masks: {there}. Choose "
+                f"another label or other cases.{details}"
             )
         if lines:
-            logger.warning("%d samples of %d cases are used; left out:%s", len(self), len(self._cases), details)
+            used = len(self._cases)
+            logger.warning(
+                "%s cases: %d of %d are used (%d samples); left out:%s", part, used, count, len(self), details
+            )
 
 
 def _label_in_slice(label_maps: np.ndarray, value: int) -> np.ndarray:

@@ -60,7 +60,7 @@ def split_by_file(cases: Sequence[Case], path: str | Path) -> Split:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file; it should say which cases are for validation.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         wanted = {part: [str(name) for name in content[part]] for part in ("training", "validation")}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f'{path}: {{"training": [names], "validation": [names]}} is expected ({error!r}).') from error

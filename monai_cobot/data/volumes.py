@@ -128,6 +128,7 @@ def write_mask(mask: np.ndarray, like: Volume, path: str | Path) -> None:
 
     Raises:
         ValueError: for a mask of another shape or with other values, or a format that cannot hold it.
+        OSError: where the file cannot be written; what was there before is intact.
     """
     path = Path(path)
     name = path.name.lower()
@@ -152,7 +153,10 @@ def write_mask(mask: np.ndarray, like: Volume, path: str | Path) -> None:
             nib.save(nifti, beside)
     elif name.endswith((".nrrd", ".mha")):
         with written_beside(path) as beside:
-            sitk.WriteImage(_to_sitk(grid, like.source_affine), str(beside), useCompression=True)
+            try:
+                sitk.WriteImage(_to_sitk(grid, like.source_affine), str(beside), useCompression=True)
+            except RuntimeError as error:  # the only one that SimpleITK knows, for a full disk too
+                raise OSError(str(error).strip().splitlines()[-1]) from error
     else:
         raise ValueError(f"{path}: masks are written as .nii, .nii.gz, .nrrd, .mha or .png.")
 

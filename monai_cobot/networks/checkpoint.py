@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from monai_cobot.networks._segment_anything import Sam
-from monai_cobot.networks.variants import VARIANTS
+from monai_cobot.networks.variants import variant_with
 
 WRAPPERS = ("model", "state_dict")
 """Entries under which training scripts keep a state dict (MedSAM, Lightning)."""
@@ -41,9 +41,11 @@ def load_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty, damaged, holds other Python objects, or no state dict.
+        ValueError: the path is a folder, or the file is empty, damaged, holds other Python objects, or no state dict.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"The checkpoint {path} is a folder: name the file in it.")
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}: check the path, or download the checkpoint first.")
     if path.stat().st_size == 0:
@@ -177,15 +179,16 @@ def _describe(state: Mapping[str, Tensor]) -> str | None:
     if positions is None or positions.ndim != 4 or not blocks:
         return None
     width, depth = positions.shape[-1], len(blocks)
-    names = [name for name, variant in VARIANTS.items() if (variant.width, variant.depth) == (width, depth)]
-    return names[0] if names else f"an image encoder of width {width} and depth {depth}"
+    return variant_with(width, depth) or f"an image encoder of width {width} and depth {depth}"
 
 
 def base_weights_sha256(sam: Sam) -> str:
-    """The SHA-256 digest that names a SAM's weights: parameters and persistent buffers, whatever device or attention
-    they use.
+    """The SHA-256 digest that names a SAM's weights: parameters and persistent buffers, whatever image size, device or
+    attention they use.
 
-    Over all entries of the state dict, sorted by name: the name, the shape, and the values as little-endian float32.
+    Over the entries of the state dict, sorted by name: the name, the shape, and the values as little-endian float32.
+    The positions that ``load_into`` fits to the image size are left out: their interpolation may round differently on
+    another machine, where an adapter would then not recognise its SAM.
 
     Args:
         sam: before any adapter is injected, for an adapter's parameters would count too.
@@ -195,6 +198,8 @@ def base_weights_sha256(sam: Sam) -> str:
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(sam.state_dict().items()):
+        if name == POSITION_KEY or _is_global_table(sam, name):
+            continue
         values = tensor.detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{name}{tuple(values.shape)}".encode())
         digest.update(values.numpy().astype("<f4", copy=False).data)

@@ -84,8 +84,15 @@ class PromptableSam(nn.Module):
             logits (B, N, H, W) in float32 and SAM's prediction of their IoU with the true masks, (B, N) in float32.
 
         Raises:
-            ValueError: as in ``forward`` for the boxes.
+            ValueError: as in ``forward`` for the boxes, or the embedding is of another SAM or image size.
         """
+        encoder = self.sam.prompt_encoder
+        expected = (encoder.embed_dim, *encoder.image_embedding_size)
+        if embedding.ndim != 4 or tuple(embedding.shape[1:]) != expected:
+            raise ValueError(
+                f"Expected embeddings of shape (B, {', '.join(map(str, expected))}), got {tuple(embedding.shape)}: "
+                "encode the image with this network."
+            )
         return self._decode(embedding, _checked_boxes(boxes, embedding, image_shape), image_shape)
 
     def _decode(self, embedding: Tensor, boxes: Tensor, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -113,8 +120,8 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _check_image(image: Tensor) -> None:
-    if image.ndim != 4 or image.shape[1] not in (1, 3):
-        raise ValueError(f"Expected images of shape (B, 1 or 3, H, W), got {tuple(image.shape)}.")
+    if image.ndim != 4 or image.shape[1] not in (1, 3) or 0 in image.shape:
+        raise ValueError(f"Expected images of shape (B, 1 or 3, H, W), none of it 0, got {tuple(image.shape)}.")
     if not image.is_floating_point():
         raise ValueError(
             f"Expected images of a floating point type with values in [0, 1], got {image.dtype}: rescale it, for "
@@ -128,8 +135,10 @@ def _checked_boxes(boxes: Tensor | None, batch: Tensor, image_shape: tuple[int, 
     if boxes is None:
         whole = torch.tensor((0.0, 0.0, width, height), dtype=torch.float32, device=batch.device)
         return whole.expand(batch.shape[0], 1, 4)
-    if boxes.ndim not in (2, 3) or boxes.shape[-1] != 4 or boxes.shape[-2] == 0:
-        raise ValueError(f"Expected boxes of shape (B, 4) or (B, N, 4), got {tuple(boxes.shape)}.")
+    if boxes.ndim not in (2, 3) or boxes.shape[-1] != 4 or 0 in boxes.shape:
+        raise ValueError(
+            f"Expected boxes of shape (B, 4) or (B, N, 4), at least one an image, got {tuple(boxes.shape)}."
+        )
     if boxes.shape[0] != batch.shape[0]:
         raise ValueError(
             f"Expected boxes for a batch of {batch.shape[0]}, got {boxes.shape[0]}: several boxes of one image have "

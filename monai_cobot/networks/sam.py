@@ -12,7 +12,7 @@ from monai_cobot.networks._segment_anything import ImageEncoderViT, MaskDecoder,
 from monai_cobot.networks.attention import set_attention
 from monai_cobot.networks.checkpoint import load_checkpoint, load_into
 from monai_cobot.networks.frame import PIXEL_MEAN, PIXEL_STD
-from monai_cobot.networks.variants import VARIANTS, SamVariant
+from monai_cobot.networks.variants import VARIANTS, SamVariant, variant_with
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Where the weights that come with the package lie, as ``<variant>.safetensors``."""
@@ -41,9 +41,10 @@ def build_sam(variant: str, checkpoint: str | PathLike[str] | None = None, image
         raise ValueError(f"Unknown SAM variant {variant!r}: expected one of {', '.join(VARIANTS)}.")
     dimensions = VARIANTS[variant]
     size = dimensions.image_size if image_size is None else image_size
-    if size < 1 or size % dimensions.patch_size:
+    if not isinstance(size, int) or size < 1 or size % dimensions.patch_size:
         raise ValueError(
-            f"Image size {size} does not fit {variant}: expected a positive multiple of {dimensions.patch_size} pixels."
+            f"Image size {size!r} does not fit {variant}: expected a positive int, a multiple of "
+            f"{dimensions.patch_size} pixels."
         )
 
     packaged = WEIGHTS_FOLDER / f"{variant}.safetensors"
@@ -77,12 +78,12 @@ def variant_of(sam: Sam) -> str:
         ValueError: the encoder has the dimensions of none of them.
     """
     width, depth = sam.image_encoder.patch_embed.proj.out_channels, len(sam.image_encoder.blocks)
-    for name, variant in VARIANTS.items():
-        if (variant.width, variant.depth) == (width, depth):
-            return name
-    raise ValueError(
-        f"An encoder of width {width} and depth {depth} is none of {', '.join(VARIANTS)}: build it with build_sam."
-    )
+    name = variant_with(width, depth)
+    if name is None:
+        raise ValueError(
+            f"An encoder of width {width} and depth {depth} is none of {', '.join(VARIANTS)}: build it with build_sam."
+        )
+    return name
 
 
 def _assemble(dimensions: SamVariant, image_size: int) -> Sam:

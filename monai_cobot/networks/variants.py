@@ -55,3 +55,8 @@ VARIANTS = {
 """Kirillov et al., Segment Anything, ICCV 2023: ``vit_b``, ``vit_l``, ``vit_h``.
 
 Ours, 4.8 million parameters: ``vit_mini``."""
+
+
+def variant_with(width: int, depth: int) -> str | None:
+    """The name of the variant whose image encoder has this embedding width and number of blocks, or None."""
+    return next((name for name, variant in VARIANTS.items() if (variant.width, variant.depth) == (width, depth)), None)

@@ -16,6 +16,15 @@ from monai_cobot.networks.prompts import embed_boxes, embed_grid
 BuildSam = Callable[..., Sam]
 
 
+@pytest.fixture
+def two_blocks(random_sam: BuildSam) -> Sam:
+    """A SAM with one block of each kind of attention, for what takes seconds a block."""
+    sam = random_sam()
+    sam.image_encoder.blocks = sam.image_encoder.blocks[2:4]
+    assert [block.window_size for block in sam.image_encoder.blocks] == [8, 0]
+    return sam
+
+
 def boxes_of(batch: int, prompts: int, height: int, width: int) -> Tensor:
     generator = torch.Generator().manual_seed(5)
     low = torch.rand(batch, prompts, 2, generator=generator) * 0.5
@@ -132,6 +141,8 @@ def test_metadata_of_the_image_is_kept(random_sam: BuildSam) -> None:
     ("image", "message"),
     [
         (torch.rand(1, 40, 56), r"\(1, 40, 56\)"),
+        (torch.rand(0, 1, 40, 56), r"none of it 0, got \(0, 1, 40, 56\)"),
+        (torch.rand(1, 1, 40, 0), r"none of it 0, got \(1, 1, 40, 0\)"),
         (torch.rand(1, 2, 40, 56), r"\(1, 2, 40, 56\)"),
         (torch.zeros(1, 1, 40, 56, dtype=torch.uint8), "uint8"),
     ],
@@ -159,16 +170,27 @@ def test_wrong_boxes_are_refused(random_sam: BuildSam, boxes: list, message: str
         PromptableSam(random_sam())(torch.rand(1, 1, 40, 56), torch.tensor(boxes))
 
 
-def test_tracing_gives_the_same_logits_for_other_boxes(random_sam: BuildSam) -> None:
-    network = PromptableSam(random_sam())
+def test_an_image_without_a_box_is_refused(random_sam: BuildSam) -> None:
+    with pytest.raises(ValueError, match=r"at least one an image, got \(1, 0, 4\)"):
+        PromptableSam(random_sam())(torch.rand(1, 1, 40, 56), torch.zeros(1, 0, 4))
+
+
+@pytest.mark.parametrize("shape", [(1, 256, 8, 8), (1, 128, 16, 16), (128, 8, 8)])
+def test_an_embedding_of_another_sam_or_image_size_is_refused(random_sam: BuildSam, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"shape \(B, 128, 8, 8\), got .*encode the image with this network"):
+        PromptableSam(random_sam()).decode(torch.rand(shape), None, (64, 64))
+
+
+def test_tracing_gives_the_same_logits_for_other_boxes(two_blocks: Sam) -> None:
+    network = PromptableSam(two_blocks)
     image, boxes = torch.rand(2, 1, 50, 64), boxes_of(4, 2, 50, 64)
     with torch.no_grad():
         traced = torch.jit.trace(network, (image, boxes[:2]))
         assert difference(traced(image.flip(0), boxes[2:]), network(image.flip(0), boxes[2:])) < 1e-5
 
 
-def test_compiling_captures_one_graph_with_the_same_logits(random_sam: BuildSam) -> None:
-    network = PromptableSam(random_sam())
+def test_compiling_captures_one_graph_with_the_same_logits(two_blocks: Sam) -> None:
+    network = PromptableSam(two_blocks)
     image, boxes = torch.rand(2, 1, 50, 64), boxes_of(2, 2, 50, 64)
     torch._dynamo.reset()
     with torch.no_grad():

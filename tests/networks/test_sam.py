@@ -72,7 +72,7 @@ def test_an_unknown_variant_is_an_error_that_lists_the_known_ones() -> None:
         build_sam("vit_t")
 
 
-@pytest.mark.parametrize("size", [0, -16, 100])
+@pytest.mark.parametrize("size", [0, -16, 100, 64.0])
 def test_an_image_size_between_the_patches_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match=f"{size} does not fit vit_b.*multiple of 16"):
         build_sam("vit_b", image_size=size)

@@ -107,4 +107,4 @@ def test_compiling_captures_one_graph_with_the_same_output(side: int) -> None:
     attention = make(FusedAttention, side, side)
     x = torch.randn(1, side, side, 48)
     torch._dynamo.reset()
-    torch.testing.assert_close(torch.compile(attention, fullgraph=True, backend="aot_eager")(x), attention(x))
+    torch.testing.assert_close(torch.compile(attention, fullgraph=True, backend="eager")(x), attention(x))

@@ -20,13 +20,18 @@ from .orchestration import CrossBlockOrchestrator, SlotMixing
 
 ORCHESTRATION_FACTOR = 100.0  # the paper trains COBOT's own parameters at 100 times the learning rate
 ORCHESTRATOR = "image_encoder.orchestrator"
-ORCHESTRATION_OPTIONS = tuple(list(inspect.signature(CrossBlockOrchestrator).parameters)[2:])
+ORCHESTRATION_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(CrossBlockOrchestrator).parameters.items()
+    if parameter.default is not parameter.empty
+}
 
 
 def adapt(sam: Sam, method: str, orchestrate: bool = False, decoder: str = "full", **options: Any) -> Adapter:
     """Make a SAM ready for parameter-efficient fine-tuning, in place.
 
-    SAM's own weights are frozen and the method's modules are put in; a freshly adapted SAM computes what SAM did.
+    SAM's own weights are frozen and the method's modules are put in, on the device and in the type of what they adapt;
+    a freshly adapted SAM computes what SAM did.
 
     Args:
         sam: a ``Sam`` of segment_anything, as :func:`~monai_cobot.networks.build_sam` gives it.
@@ -48,26 +53,26 @@ def adapt(sam: Sam, method: str, orchestrate: bool = False, decoder: str = "full
     """
     method_class = find_method(method)
     allowed = inspect.signature(method_class).parameters
-    known = [*allowed, *(ORCHESTRATION_OPTIONS if orchestrate else ())]
+    known = [*allowed, *(ORCHESTRATION_DEFAULTS if orchestrate else ())]
     unknown = [option for option in options if option not in known]
     if unknown:
         hint = (
-            "" if orchestrate or not set(unknown) & set(ORCHESTRATION_OPTIONS) else " (COBOT's need orchestrate=True)"
+            "" if orchestrate or not set(unknown) & set(ORCHESTRATION_DEFAULTS) else " (COBOT's need orchestrate=True)"
         )
         raise ValueError(
             f"Method {method!r} has no option {', '.join(map(repr, unknown))}{hint}; "
             f"it has {', '.join(known) if known else 'none'}."
         )
     chosen = method_class(**{name: value for name, value in options.items() if name in allowed})
-    orchestration = {name: value for name, value in options.items() if name not in allowed} if orchestrate else None
-    return Adapter(sam, chosen, orchestration, decoder)
+    # with the defaults, so that a saved adapter stays what it is where a default changes
+    orchestration = ORCHESTRATION_DEFAULTS | {name: options[name] for name in options if name not in allowed}
+    return Adapter(sam, chosen, orchestration if orchestrate else None, decoder)
 
 
 class Adapter:
     """What a fine-tuning method added to a SAM, and everything that can be done with it. Made by :func:`adapt`.
 
     Attributes:
-        sam: the adapted SAM.
         method: the method with its options.
         orchestration: COBOT's options, or None where it is not used (any more).
         decoder: ``"full"``, ``"frozen"`` or ``"lora"``.
@@ -86,7 +91,7 @@ class Adapter:
             decoder = "frozen"
         elif method.name == "decoder_only" and decoder == "frozen":
             raise ValueError("Method 'decoder_only' with decoder='frozen' trains nothing; choose 'full' or 'lora'.")
-        self.sam = sam
+        self._sam: Sam | None = sam
         self.method = method
         self.decoder = decoder
         self.orchestration = None if orchestration is None else dict(orchestration)
@@ -102,11 +107,11 @@ class Adapter:
         self._required_grad = {name: parameter.requires_grad for name, parameter in sam.named_parameters()}
         sam.requires_grad_(False)
         self._originals = {name: sam.get_submodule(name) for name in modules}
-        device = next(sam.parameters()).device
         for name, module in modules.items():
-            sam.set_submodule(name, module.to(device).train(sam.training))
+            weight = next(self._originals[name].parameters())
+            sam.set_submodule(name, module.to(weight).train(sam.training))
         if orchestrator is not None:
-            sam.image_encoder.add_module("orchestrator", orchestrator.to(device))
+            sam.image_encoder.add_module("orchestrator", orchestrator.to(next(sam.image_encoder.parameters())))
             self._refresh_hook = sam.image_encoder.register_forward_pre_hook(orchestrator.refresh)
         sam.adapted_with = method.name
 
@@ -119,9 +124,21 @@ class Adapter:
         self._own_names = [name for name in sam.state_dict() if name not in base_names or name in self._unfrozen_before]
 
     @property
+    def sam(self) -> Sam:
+        """The adapted SAM.
+
+        Raises:
+            ValueError: after :meth:`remove`.
+        """
+        if self._sam is None:
+            raise ValueError("This adapter was removed from its SAM and cannot be used any more; adapt the SAM anew.")
+        return self._sam
+
+    @property
     def orchestrator(self) -> CrossBlockOrchestrator | None:
         """COBOT's parameters, or None where it is not used."""
-        return self.sam.image_encoder.orchestrator if self.orchestration is not None else None
+        encoder = self.sam.image_encoder
+        return encoder.orchestrator if self.orchestration is not None else None
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The trained parameters, under the names that they have in the SAM."""
@@ -177,7 +194,7 @@ class Adapter:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Load what :meth:`state_dict` gave.
+        """Load what :meth:`state_dict` gave; a merged adapter stays merged, with the new weights.
 
         Raises:
             ValueError: if names or shapes differ; the message lists them and nothing is loaded.
@@ -191,8 +208,13 @@ class Adapter:
                 f"These weights do not fit an adapter of method {self.method.name!r}: "
                 f"missing {missing}, unexpected {unexpected}, of another shape {misshaped}."
             )
+        merged = [module for module in self._adapted_modules() if module.merged]
+        for module in merged:
+            module.unmerge()
         for name, tensor in own.items():
             tensor.copy_(state[name])
+        if merged:
+            self.merge()
 
     def fold(self) -> None:
         """Fold COBOT into the bottlenecks: what is left is the plain base method, with the same output and no COBOT.
@@ -209,6 +231,8 @@ class Adapter:
 
     def merge(self) -> None:
         """Put the adapter into SAM's own weights, so that it costs nothing at inference. Merging twice changes nothing.
+
+        While it is merged, the adapter gets no gradient: :meth:`unmerge` before training goes on.
 
         Raises:
             TypeError: if the method is not linear; the message says why, and nothing is merged.
@@ -237,13 +261,16 @@ class Adapter:
     def remove(self) -> None:
         """Give back the SAM as it was before :func:`adapt`: modules, weights and ``requires_grad`` flags.
 
-        The adapter is of no use afterwards.
+        The adapter is of no use afterwards: whatever it is asked, it raises a ValueError.
         """
         for module in self._adapted_modules():
             with contextlib.suppress(TypeError):  # what cannot be merged is not merged
                 module.unmerge()
         self._detach_orchestrator()
         for name, original in self._originals.items():
+            # where the SAM was moved or loaded anew meanwhile, its parameters may be other objects
+            for key, _ in original.named_parameters(recurse=False):
+                setattr(original, key, self.sam.get_submodule(name).get_parameter(key))
             self.sam.set_submodule(name, original.train(self.sam.training))
         with torch.no_grad():
             for name, value in self._unfrozen_before.items():
@@ -251,6 +278,7 @@ class Adapter:
         for name, required in self._required_grad.items():
             self.sam.get_parameter(name).requires_grad_(required)
         del self.sam.adapted_with
+        self._sam = None
 
     @property
     def _device(self) -> torch.device:

@@ -94,8 +94,8 @@ class AdaptFormer(Method):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.bottleneck < 1:
-            raise ValueError(f"AdaptFormer needs a bottleneck of at least 1, got {self.bottleneck}.")
+        if not isinstance(self.bottleneck, int) or self.bottleneck < 1:
+            raise ValueError(f"AdaptFormer's bottleneck must be a whole number of at least 1, got {self.bottleneck!r}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"AdaptFormer's dropout must lie in [0, 1), got {self.dropout}.")
 

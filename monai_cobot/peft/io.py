@@ -44,7 +44,7 @@ class AdapterConfig:
         decoder: ``"full"``, ``"frozen"`` or ``"lora"``.
         variant: the SAM that it belongs to, such as ``"vit_b"``.
         image_size: the input size of that SAM in pixels.
-        base_sha256: SHA-256 of that SAM's weights.
+        base_sha256: SHA-256 of that SAM's weights, as :func:`~monai_cobot.networks.base_weights_sha256` takes it.
         weights_sha256: SHA-256 of the adapter's weights file's tensors.
         preset: the intensity preset that its images were scaled with.
         labels: what it segments, name -> value in the label maps it was trained on.
@@ -89,7 +89,8 @@ def save_adapter(
         The folder.
 
     Raises:
-        AdapterError: if it cannot be written (disk full, no permission, ...); the previous files are then intact.
+        AdapterError: if it cannot be written (disk full, no permission, ...), or ``labels`` or ``details`` hold what
+            JSON does not know; the previous files are then intact.
     """
     folder = Path(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.state_dict().items()}
@@ -106,9 +107,13 @@ def save_adapter(
         labels=labels or {},
         details=details or {},
     )
-    text = json.dumps(asdict(config), indent=2) + "\n"
     try:
-        write_atomically(folder / WEIGHTS_FILE, save(tensors, metadata={"adapter_config": text, "format": "pt"}))
+        text = json.dumps(asdict(config), indent=2) + "\n"
+    except TypeError as error:
+        raise AdapterError(f"The labels and details of an adapter are kept as JSON: {error}.") from error
+    try:
+        # one entry alone: safetensors writes several in random order, and the same adapter would not be the same file
+        write_atomically(folder / WEIGHTS_FILE, save(tensors, metadata={"adapter_config": text}))
         write_atomically(folder / CONFIG_FILE, text.encode())
     except OSError as error:
         raise AdapterError(
@@ -130,7 +135,8 @@ def load_adapter(sam: Sam, folder: str | os.PathLike[str]) -> Adapter:
     """Adapt a SAM with a saved adapter, in place.
 
     Args:
-        sam: the SAM that the adapter was trained on: same variant, input size and weights, not adapted yet.
+        sam: the SAM that the adapter was trained on: same variant, input size and weights, in the same precision (half
+            precision comes afterwards, with ``sam.half()``), not adapted yet.
         folder: an adapter folder.
 
     Returns:
@@ -138,8 +144,7 @@ def load_adapter(sam: Sam, folder: str | os.PathLike[str]) -> Adapter:
 
     Raises:
         AdapterError: if the folder holds no complete adapter, or the adapter belongs to another SAM; the message says
-            what differs. The SAM is then unchanged.
-        ValueError: if the SAM is adapted already.
+            what differs. The SAM is then unchanged. Also if the SAM is adapted already.
     """
     folder = Path(folder)
     config, state = _read(folder, with_weights=True)
@@ -154,14 +159,17 @@ def load_adapter(sam: Sam, folder: str | os.PathLike[str]) -> Adapter:
             f"The adapter in {folder} belongs to another SAM: {'; '.join(differences)}. "
             f"Build the SAM with build_sam({config.variant!r}, image_size={config.image_size})."
         )
-    adapter = adapt(
-        sam,
-        config.method,
-        orchestrate=config.orchestration is not None,
-        decoder=config.decoder,
-        **config.method_options,
-        **(config.orchestration or {}),
-    )
+    try:
+        adapter = adapt(
+            sam,
+            config.method,
+            orchestrate=config.orchestration is not None,
+            decoder=config.decoder,
+            **config.method_options,
+            **(config.orchestration or {}),
+        )
+    except (ValueError, TypeError) as error:
+        raise AdapterError(f"The adapter in {folder} cannot be put into this SAM: {error}") from error
     try:
         if adapter.base_sha256 != config.base_sha256:
             raise AdapterError(
@@ -169,8 +177,11 @@ def load_adapter(sam: Sam, folder: str | os.PathLike[str]) -> Adapter:
                 f"{config.base_sha256[:12]}, that of the SAM here with {adapter.base_sha256[:12]}. "
                 "Give build_sam the checkpoint that the adapter was trained on."
             )
-        adapter.load_state_dict(state)
-    except ValueError:
+        try:
+            adapter.load_state_dict(state)
+        except ValueError as error:
+            raise AdapterError(f"The weights in {folder} are not those that its configuration says: {error}") from error
+    except AdapterError:
         adapter.remove()
         raise
     return adapter
@@ -188,7 +199,7 @@ def _read(folder: Path, with_weights: bool) -> tuple[AdapterConfig, dict[str, An
             state = {name: file.get_tensor(name) for name in file.keys()} if with_weights else {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{folder / WEIGHTS_FILE} is damaged ({error}). Copy or train the adapter again.") from error
-    config = _parse((folder / CONFIG_FILE).read_text(encoding="utf-8"), folder / CONFIG_FILE)
+    config = _parse((folder / CONFIG_FILE).read_bytes(), folder / CONFIG_FILE)
     if embedded is not None:
         of_weights = _parse(embedded, folder / WEIGHTS_FILE)
         if of_weights.weights_sha256 != config.weights_sha256:  # killed between the two files
@@ -201,7 +212,7 @@ def _read(folder: Path, with_weights: bool) -> tuple[AdapterConfig, dict[str, An
     return config, state
 
 
-def _parse(text: str, source: Path) -> AdapterConfig:
+def _parse(text: str | bytes, source: Path) -> AdapterConfig:
     try:
         values = json.loads(text)
         if values.get("format", 0) > FORMAT:
@@ -211,7 +222,7 @@ def _parse(text: str, source: Path) -> AdapterConfig:
             )
         known = {entry.name for entry in fields(AdapterConfig)}
         return AdapterConfig(**{name: value for name, value in values.items() if name in known})
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
         raise AdapterError(
             f"{source} is no adapter configuration ({error}). Copy or train the adapter again."
         ) from error

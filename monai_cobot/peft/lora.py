@@ -54,10 +54,15 @@ class LowRankLinear(AdaptedModule):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D_in) -> (..., D_out)."""
         output = F.linear(x, self.weight, self.bias)
-        if self._set_aside:
+        if self.merged:
             return output
         down, up = self._stacked_updates()
         return output + F.linear(F.linear(x, down), up)
+
+    @property
+    def merged(self) -> bool:
+        """Whether the updates are in the weight now."""
+        return bool(self._set_aside)
 
     def slots(self) -> tuple[DownProjection, ...]:
         """One bottleneck an update, in the order of the targets."""
@@ -66,7 +71,7 @@ class LowRankLinear(AdaptedModule):
     @torch.no_grad()
     def merge(self) -> None:
         """W <- W + up @ down. The original weight is set aside."""
-        if not self._set_aside:
+        if not self.merged:
             down, up = self._stacked_updates()
             original = cast(nn.Parameter, self.weight)
             self._set_aside.append(original)
@@ -74,7 +79,7 @@ class LowRankLinear(AdaptedModule):
 
     def unmerge(self) -> None:
         """Put the original weight back."""
-        if self._set_aside:
+        if self.merged:
             original = self._set_aside.pop()
             original.data = original.data.to(self.weight.device, self.weight.dtype)  # SAM may have moved meanwhile
             self.weight = original
@@ -103,14 +108,14 @@ class Lora(Method):
         rank: r, the width of the bottleneck.
 
     Raises:
-        ValueError: if the rank is not positive.
+        ValueError: if the rank is not a positive whole number.
     """
 
     rank: int = 4
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"LoRA needs a rank of at least 1, got {self.rank}.")
+        if not isinstance(self.rank, int) or self.rank < 1:
+            raise ValueError(f"LoRA's rank must be a whole number of at least 1, got {self.rank!r}.")
 
     def replacements(self, sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
         """The fused qkv layer of every block."""

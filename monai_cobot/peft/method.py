@@ -21,6 +21,11 @@ class AdaptedModule(nn.Module):
     SAM's state dict stay as they are and only the adapter's come in addition.
     """
 
+    @property
+    def merged(self) -> bool:
+        """Whether the adapter is in the original weights now."""
+        return False
+
     def slots(self) -> tuple[DownProjection, ...]:
         """The bottlenecks that COBOT may orchestrate, in network order."""
         return ()

@@ -95,7 +95,7 @@ class CrossBlockOrchestrator(nn.Module):
         """All M_l in the row-vector convention, z' = z @ M_l.
 
         Returns:
-            (L, V, V), in float32 also under autocast.
+            (L, V, V), in the parameters' own type also under autocast.
         """
         with torch.autocast(device_type=next(self.parameters()).device.type, enabled=False):
             if self.hypercomplex == "quaternion":
@@ -103,7 +103,7 @@ class CrossBlockOrchestrator(nn.Module):
             elif self.hypercomplex == "linear":
                 maps = self.linear
             else:
-                maps = torch.eye(self.width, device=self.local.device).expand(self.num_slots, -1, -1)
+                maps = torch.eye(self.width, dtype=self.local.dtype, device=self.local.device)  # (V, V), of every slot
             if not self.coefficients:
                 return maps
             mixed: Tensor = self.communicated  # (L, V)

@@ -51,9 +51,10 @@ def vit_b() -> nn.Module:
 
 @all_cases
 def test_a_fresh_adapter_changes_nothing(small_sam, image, method, orchestrate):
-    before = predict(small_sam, image)
-    adapt(small_sam, method, orchestrate=orchestrate)
-    assert torch.equal(predict(small_sam, image), before)
+    with torch.no_grad():  # attention takes another kernel where a gradient is wanted
+        before = predict(small_sam, image)
+        adapt(small_sam, method, orchestrate=orchestrate)
+        assert torch.equal(predict(small_sam, image), before)
 
 
 @all_cases
@@ -95,6 +96,31 @@ def test_removing_gives_back_the_sam_as_it_was(small_sam, image, trained, method
     adapt(small_sam, method, orchestrate=orchestrate)
 
 
+def test_a_removed_adapter_says_that_it_is(small_sam):
+    adapter = adapt(small_sam, "lora", orchestrate=True)
+    adapter.remove()
+    for use in (adapter.remove, adapter.merge, adapter.fold, adapter.state_dict, adapter.count_parameters):
+        with pytest.raises(ValueError, match="was removed from its SAM"):
+            use()
+    adapt(small_sam, "lora")
+
+
+def test_removing_keeps_weights_that_were_assigned_meanwhile(small_sam):
+    adapter = adapt(small_sam, "lora")
+    state = {name: tensor + 1 for name, tensor in small_sam.state_dict().items()}
+    small_sam.load_state_dict(state, assign=True)
+    adapter.remove()
+    name = "image_encoder.blocks.0.attn.qkv.weight"
+    assert torch.equal(small_sam.state_dict()[name], state[name])
+
+
+def test_a_frozen_sam_is_frozen_again_after_removing(small_sam):
+    adapter = adapt(small_sam.requires_grad_(False), "lora")
+    assert all(parameter.requires_grad for _, parameter in adapter.named_parameters())
+    adapter.remove()
+    assert not any(parameter.requires_grad for parameter in small_sam.parameters())
+
+
 @pytest.mark.parametrize("method", WITH_BOTTLENECK)
 def test_folding_leaves_the_plain_base_method_with_the_same_output(small_sam, image, trained, method):
     plain = set(adapt(copy.deepcopy(small_sam), method).state_dict())
@@ -117,6 +143,29 @@ def test_merging_keeps_the_output_and_unmerging_the_weights(small_sam, image, tr
     torch.testing.assert_close(predict(small_sam, image), before, rtol=1e-4, atol=1e-4)
     adapter.unmerge()
     assert all(torch.equal(small_sam.state_dict()[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("decoder", ["full", "lora"])
+def test_weights_loaded_into_a_merged_adapter_are_merged_in_their_turn(small_sam, image, trained, decoder):
+    adapter = trained(adapt(small_sam, "lora", orchestrate=True, decoder=decoder))
+    state = {name: tensor.clone() for name, tensor in adapter.state_dict().items()}
+    expected = predict(small_sam, image)
+    trained(adapter).merge()
+    adapter.load_state_dict(state)
+    torch.testing.assert_close(predict(small_sam, image), expected, rtol=1e-4, atol=1e-4)
+    assert small_sam.image_encoder.blocks[0].attn.qkv.merged
+    adapter.unmerge()
+    torch.testing.assert_close(predict(small_sam, image), expected)
+
+
+def test_folding_a_merged_adapter_keeps_it_merged_and_its_output(small_sam, image, trained):
+    adapter = trained(adapt(small_sam, "lora", orchestrate=True))
+    expected = predict(small_sam, image)
+    adapter.merge()
+    adapter.fold()
+    torch.testing.assert_close(predict(small_sam, image), expected, rtol=1e-4, atol=1e-4)
+    adapter.unmerge()
+    torch.testing.assert_close(predict(small_sam, image), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_merged_layer_does_without_the_adapter(small_sam, trained):
@@ -193,6 +242,20 @@ def test_gradients_under_checkpointing_are_those_without(small_sam, image, train
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-6 * float(gradient.abs().max()))
 
 
+@pytest.mark.parametrize("hypercomplex", ["quaternion", "linear", "none"])
+@pytest.mark.parametrize("method", WITH_BOTTLENECK)
+def test_half_precision_works_before_and_after_adapting(small_sam, image, trained, method, hypercomplex):
+    half = copy.deepcopy(small_sam).to(torch.bfloat16)
+    adapter = trained(adapt(small_sam, method, orchestrate=True, decoder="lora", hypercomplex=hypercomplex))
+    exact = predict(small_sam, image)
+    assert (predict(small_sam.to(torch.bfloat16), image) - exact).norm() < 0.1 * exact.norm()
+    adapt(half, method, orchestrate=True, decoder="lora", hypercomplex=hypercomplex).load_state_dict(
+        adapter.state_dict()
+    )
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    torch.testing.assert_close(predict(half, image), predict(small_sam, image), rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize("method", WITH_BOTTLENECK)
 def test_bfloat16_autocast_trains_float32_parameters(small_sam, image, trained, method):
     adapter = trained(adapt(small_sam, method, orchestrate=True, **options_of(method, dropout=0.0)))
@@ -225,6 +288,25 @@ def test_the_matrices_are_computed_once_in_a_pass(small_sam, image, monkeypatch,
     monkeypatch.setattr(adapter.orchestrator, "mixing_matrices", lambda: calls.append(1) or compute())
     predict(small_sam, image)
     assert len(calls) == 1
+
+
+def test_data_parallel_training_gives_the_same_gradients(small_sam, image, trained, tmp_path):
+    adapter = trained(adapt(small_sam, "adaptformer", orchestrate=True, dropout=0.0))
+    network = PromptableSam(small_sam).train()
+    network(image).square().sum().backward()
+    expected = {name: p.grad.clone() for name, p in adapter.named_parameters() if p.grad is not None}
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        # the decoder's three other mask tokens are not used
+        parallel = nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
+        for _ in range(2):
+            network.zero_grad()
+            parallel(image).square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, gradient in expected.items():
+        found = small_sam.get_parameter(name).grad
+        torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-4 * float(gradient.abs().max()))
 
 
 def test_cobots_slots_follow_the_network(small_sam):
@@ -300,7 +382,9 @@ def test_a_low_rank_decoder_starts_equal_trains_little_and_merges(small_sam, ima
         ({"method": "lora", "bottleneck": 8}, "no option 'bottleneck'; it has rank"),
         ({"method": "lora", "relation": "fixed"}, "COBOT's need orchestrate=True"),
         ({"method": "lora", "orchestrate": True, "rank": 6}, "divisible by 4"),
-        ({"method": "lora", "rank": 0}, "rank of at least 1"),
+        ({"method": "lora", "rank": 0}, "rank must be a whole number of at least 1, got 0"),
+        ({"method": "lora", "rank": "4"}, "rank must be a whole number of at least 1, got '4'"),
+        ({"method": "adaptformer", "bottleneck": 8.0}, r"bottleneck must be a whole number of at least 1, got 8\.0"),
         ({"method": "adaptformer", "dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
         ({"method": "decoder_only", "orchestrate": True}, "'decoder_only' has none"),
         ({"method": "lora", "decoder": "half"}, "Unknown decoder mode 'half'; choose one of full, frozen, lora"),

@@ -56,6 +56,21 @@ def test_a_merged_adapter_is_saved_just_as_well(tmp_path, small_sam, image, trai
     assert (merged / "adapter_model.safetensors").read_bytes() == (unmerged / "adapter_model.safetensors").read_bytes()
 
 
+def test_the_folder_says_cobots_options_in_full(saved):
+    assert read_adapter_config(saved[0]).orchestration == {
+        "relation": "learnable",
+        "hypercomplex": "quaternion",
+        "quaternion_init": "orthogonal",
+        "coefficients": True,
+    }
+
+
+def test_details_that_json_does_not_know_are_a_clear_error(tmp_path, small_sam):
+    with pytest.raises(AdapterError, match="kept as JSON: Object of type Tensor"):
+        save_adapter(adapt(small_sam, "lora"), tmp_path / "adapter", details={"dsc": torch.tensor(0.9)})
+    assert not (tmp_path / "adapter").exists()
+
+
 def test_a_folded_adapter_loads_as_the_plain_method(tmp_path, small_sam, image, trained):
     base = build_sam("vit_mini", image_size=64)
     adapter = trained(adapt(base, "lora", orchestrate=True))
@@ -91,6 +106,29 @@ def test_an_adapter_of_other_base_weights_is_refused_and_the_sam_stays_as_it_was
     assert not hasattr(sam, "adapted_with")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "prefix"}, "cannot be put into this SAM: Unknown method 'prefix'"),
+        ({"method_options": None}, "cannot be put into this SAM"),
+        ({"orchestration": None}, r"are not those that its configuration says: .*unexpected \['image_encoder.orch"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused_and_the_sam_stays_as_it_was(saved, changes, message):
+    edit_config(saved[0], **changes)
+    sam = build_sam("vit_mini", image_size=64)
+    with pytest.raises(AdapterError, match=message):
+        load_adapter(sam, saved[0])
+    adapt(sam, "lora")
+
+
+def test_an_adapted_sam_takes_no_second_adapter(saved):
+    sam = build_sam("vit_mini", image_size=64)
+    adapt(sam, "lora")
+    with pytest.raises(AdapterError, match="cannot be put into this SAM: This SAM is adapted already"):
+        load_adapter(sam, saved[0])
+
+
 def test_a_folder_without_an_adapter_is_a_clear_error(tmp_path):
     with pytest.raises(AdapterError, match=r"no adapter folder: adapter_config.json is missing"):
         read_adapter_config(tmp_path)
@@ -110,6 +148,12 @@ def test_a_changed_weight_is_noticed(saved):
     path.write_bytes(content)
     with pytest.raises(AdapterError, match="SHA-256 differs"):
         load_adapter(build_sam("vit_mini", image_size=64), saved[0])
+
+
+def test_a_configuration_that_is_no_text_is_a_clear_error(saved):
+    (saved[0] / "adapter_config.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(AdapterError, match=r"adapter_config.json is no adapter configuration"):
+        read_adapter_config(saved[0])
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"method": "lora"}', '{"format": 99}'])

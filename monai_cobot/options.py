@@ -94,12 +94,6 @@ def _whole(least: int) -> Rule:
     return rule
 
 
-def _positive(value: Any) -> str | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf:
-        return None
-    return "a number above 0 is expected"
-
-
 def _not_negative(value: Any) -> str | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf:
         return None
@@ -157,8 +151,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("batch_size", "bottleneck", "epochs", "min_foreground", "rank", "val_interval"), _whole(1)),
     **dict.fromkeys(("image_size", "patience", "slices_per_epoch"), _or_none(_whole(1))),
     **dict.fromkeys(("num_workers", "seed"), _whole(0)),
-    **dict.fromkeys(("learning_rate", "orchestration_factor"), _positive),
-    "weight_decay": _not_negative,
+    **dict.fromkeys(("learning_rate", "orchestration_factor", "weight_decay"), _not_negative),
     "max_cases": _or_none(_whole(2)),
     **dict.fromkeys(("components", "orchestrate", "resume"), _flag),
     **dict.fromkeys(("axis", "dataset", "dataset_dir", "decoder", "method", "part", "sam_variant"), _text),

@@ -178,6 +178,7 @@ def test_ctrl_c_keeps_the_best_adapter_and_says_so(phantom, tmp_path, configs):
     [
         ({"method": "prefix"}, "Unknown method 'prefix'; choose one of"),
         ({"label": "pancreas"}, "there is no label 'pancreas'; there are liver = 1"),
+        ({"epoch": 3}, "there is no option --epoch in"),
     ],
 )
 def test_a_mistake_ends_with_its_reason_not_with_a_traceback(phantom, tmp_path, configs, options, message):
@@ -207,7 +208,9 @@ def test_bad_cases_are_skipped_with_their_reasons_and_the_good_ones_trained_on(p
     assert (tmp_path / "output" / "best" / "adapter_model.safetensors").exists()
 
 
-def test_monais_workflow_runs_and_a_training_without_gain_stops_early(phantom, tmp_path, configs, monkeypatch, repository):
+def test_monais_workflow_runs_and_a_training_without_gain_stops_early(
+    phantom, tmp_path, configs, monkeypatch, repository
+):
     monkeypatch.chdir(repository)
     workflow = ConfigWorkflow(
         config_file=str(configs / "train.json"),

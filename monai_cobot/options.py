@@ -149,14 +149,14 @@ def _or_none(rule: Rule) -> Rule:
 
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(("batch_size", "bottleneck", "epochs", "min_foreground", "rank", "val_interval"), _whole(1)),
-    **dict.fromkeys(("image_size", "patience", "slices_per_epoch"), _or_none(_whole(1))),
+    **dict.fromkeys(("blocks", "image_size", "patience", "slices_per_epoch"), _or_none(_whole(1))),
     **dict.fromkeys(("num_workers", "seed"), _whole(0)),
-    **dict.fromkeys(("learning_rate", "orchestration_factor", "weight_decay"), _not_negative),
+    **dict.fromkeys(("feature_cache_gb", "learning_rate", "orchestration_factor", "weight_decay"), _not_negative),
     "max_cases": _or_none(_whole(2)),
-    **dict.fromkeys(("components", "orchestrate", "resume"), _flag),
-    **dict.fromkeys(("axis", "dataset", "dataset_dir", "decoder", "method", "part", "sam_variant"), _text),
+    **dict.fromkeys(("components", "gradient_checkpointing", "orchestrate", "resume"), _flag),
+    **dict.fromkeys(("axis", "dataset", "dataset_dir", "decoder", "method", "part", "precision", "sam_variant"), _text),
     **dict.fromkeys(("adapter_dir", "preset", "prompts", "sam_checkpoint", "split"), _or_none(_text)),
     "label": _labels,
     "device": _device,
-    "output_dir": _folder_to_write,
+    **dict.fromkeys(("feature_cache_dir", "output_dir"), _folder_to_write),
 }

@@ -1,6 +1,7 @@
 """Data sets of medical slices: volumes, cases, layouts on disk, recipes, splits, samplers and a phantom."""
 
 from monai_cobot.data.cases import Case, CaseError, LoadedCase, MaskFile, load_case
+from monai_cobot.data.feature_cache import FeatureCache, image_digest
 from monai_cobot.data.layouts import LAYOUTS, CaseFolder, read_layout
 from monai_cobot.data.opening import CaseSplit, open_dataset
 from monai_cobot.data.parts import cases_of
@@ -23,6 +24,7 @@ __all__ = [
     "CaseFolder",
     "CaseSplit",
     "EpochSampler",
+    "FeatureCache",
     "ListedPrompts",
     "LoadedCase",
     "MaskFile",
@@ -41,6 +43,7 @@ __all__ = [
     "download",
     "find_recipe",
     "generate_phantom",
+    "image_digest",
     "load_case",
     "open_dataset",
     "prompts_from_masks",

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from monai_cobot.data.cases import Case, CaseError, LoadedCase, load_case
+from monai_cobot.data.feature_cache import image_digest
 from monai_cobot.transforms.boxes import box_from_mask
 from monai_cobot.transforms.intensity import find_preset, intensity_range, scale_intensity
 from monai_cobot.transforms.slices import SLICE_AXES, slices_of
@@ -92,6 +93,7 @@ class SliceDataset(Dataset):
         transform: is called with the sample, and its result is returned; reseeded for each sample where it is a
             MONAI `Randomizable`.
         seed: of the random numbers.
+        digest: whether a sample has an entry ``digest``, the `image_digest` of its image after the transform.
         cache_dir: a folder on a fast disk that holds the slices instead of the memory, for data sets larger than that;
             about three bytes a voxel of the slices that are used. Nothing stays there. None for the memory.
         part: what the cases are for, such as "training", for the progress bar and messages.
@@ -114,6 +116,7 @@ class SliceDataset(Dataset):
         components: bool = False,
         transform: Callable[[dict[str, Any]], Any] | None = None,
         seed: int = 0,
+        digest: bool = False,
         cache_dir: str | Path | None = None,
         part: str = "all",
         progress: bool = True,
@@ -131,6 +134,7 @@ class SliceDataset(Dataset):
         self.components = components
         self.transform = transform
         self.seed = seed
+        self.digest = digest
         self.cache_dir = cache_dir
         self.skipped: list[Skip] = []
         self._label_values = [labels[name] for name in self.label_names]
@@ -166,13 +170,13 @@ class SliceDataset(Dataset):
             "label_name": self.label_names[label_index],
             "slice": int(case.indices[position]),
         }
-        if self.transform is None:
-            return sample
         if isinstance(self.transform, Randomizable):
             index = index % len(self)  # -1 is the last sample, and has its random numbers
             mixed = np.random.SeedSequence([self.seed, int(self._epoch), index]).generate_state(1)
             self.transform.set_random_state(seed=int(mixed[0]))
-        return self.transform(sample)
+        if self.transform is not None:
+            sample = self.transform(sample)
+        return {**sample, "digest": image_digest(sample["image"])} if self.digest else sample
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the random numbers of an epoch, also in loader workers that are already running."""

@@ -2,21 +2,24 @@
 
 from monai_cobot.networks.attention import FusedAttention, set_attention
 from monai_cobot.networks.checkpoint import base_weights_sha256, load_checkpoint, load_into
-from monai_cobot.networks.checkpointing import set_gradient_checkpointing
 from monai_cobot.networks.decoding import decode_masks
-from monai_cobot.networks.promptable import PromptableSam
+from monai_cobot.networks.encoder import ImageEncoder, frozen_depth, set_gradient_checkpointing
+from monai_cobot.networks.promptable import FrozenFeatures, PromptableSam
 from monai_cobot.networks.sam import build_sam
 from monai_cobot.networks.saving import save_network
 from monai_cobot.networks.variants import VARIANTS, SamVariant
 
 __all__ = [
     "VARIANTS",
+    "FrozenFeatures",
     "FusedAttention",
+    "ImageEncoder",
     "PromptableSam",
     "SamVariant",
     "base_weights_sha256",
     "build_sam",
     "decode_masks",
+    "frozen_depth",
     "load_checkpoint",
     "load_into",
     "save_network",

@@ -1,5 +1,10 @@
 """SAM as one differentiable network: images and boxes in, masks out."""
 
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
 import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
@@ -7,8 +12,22 @@ from torch.nn import functional as F  # noqa: N812
 
 from monai_cobot.networks._segment_anything import Sam
 from monai_cobot.networks.decoding import decode_masks
+from monai_cobot.networks.encoder import use_own_encoder
 from monai_cobot.networks.frame import boxes_to_sam_frame, pad_to_square, resize_longest_side, resized_shape
+from monai_cobot.networks.precision import autocast_to, computing_type
 from monai_cobot.networks.prompts import embed_boxes
+
+
+class FrozenFeatures(NamedTuple):
+    """What the encoder has made of images at some depth, for ``PromptableSam.encode_rest`` to go on from.
+
+    Attributes:
+        values: (B, h, w, D), or the image embeddings (B, C, h, w) behind the neck.
+        depth: as in ``ImageEncoder``.
+    """
+
+    values: Tensor
+    depth: int
 
 
 class PromptableSam(nn.Module):
@@ -20,19 +39,32 @@ class PromptableSam(nn.Module):
 
     Args:
         sam: with or without adapters.
+        precision: ``"float32"``; ``"bfloat16"``, products are computed so, under autocast; ``"auto"``, bfloat16 where
+            the device has it and float32 elsewhere. Weights, gradients and logits stay float32.
+
+    Raises:
+        ValueError: for another precision.
     """
 
-    def __init__(self, sam: Sam) -> None:
+    def __init__(self, sam: Sam, precision: str = "float32") -> None:
         super().__init__()
+        use_own_encoder(sam)
         self.sam = sam
+        self.precision = precision
+        self.computing_type()  # an unknown precision is an error here already
 
-    def forward(self, image: Tensor, boxes: Tensor | None = None) -> Tensor:
+    def computing_type(self) -> torch.dtype:
+        """The type in which products are computed on the device where the network is."""
+        return computing_type(self.precision, self.sam.pixel_mean.device)
+
+    def forward(self, image: Tensor, boxes: Tensor | None = None, features: FrozenFeatures | None = None) -> Tensor:
         """Segment the object in each box.
 
         Args:
             image: (B, 1 or 3, H, W), floating point in [0, 1].
             boxes: (B, 4) or (B, N, 4) as x_low, y_low, x_high, y_high in pixels of the image, half-open; the whole
                 image if None.
+            features: what ``encode_frozen`` gave for the images; the encoder goes on from there.
 
         Returns:
             logits (B, 1, H, W) or (B, N, H, W) in float32, above 0 inside the mask; with the image's metadata if it is
@@ -45,7 +77,8 @@ class PromptableSam(nn.Module):
         _check_image(image)
         image_shape = (int(image.shape[-2]), int(image.shape[-1]))
         boxes = _checked_boxes(boxes, image, image_shape)  # before the encoder, which takes long
-        logits, _ = self._decode(self.encode(image), boxes, image_shape)
+        embedding = self.encode(image) if features is None else self.encode_rest(features)
+        logits, _ = self._decode(embedding, boxes, image_shape)
         if isinstance(image, MetaTensor):
             return MetaTensor(logits).copy_meta_from(image)
         return logits
@@ -62,6 +95,34 @@ class PromptableSam(nn.Module):
         Raises:
             ValueError: the image is of a wrong shape or type.
         """
+        return self._encode(image)
+
+    @torch.no_grad()
+    def encode_frozen(self, image: Tensor, until: int) -> FrozenFeatures:
+        """The first part of ``encode``, without gradients: for what stays the same in training (``frozen_depth``).
+
+        Args:
+            image: as in ``encode``.
+            until: depth as in ``ImageEncoder``, from 0 to one more than there are blocks.
+
+        Returns:
+            The features of the images; ``encode_rest`` makes of them exactly what ``encode`` gives.
+
+        Raises:
+            ValueError: as in ``encode``.
+        """
+        return FrozenFeatures(self._encode(image, until), until)
+
+    def encode_rest(self, features: FrozenFeatures) -> Tensor:
+        """The second part of ``encode``: features -> (B, C, h, w)."""
+        with self._autocast():
+            return self.sam.image_encoder(features.values, features.depth)
+
+    def _autocast(self) -> AbstractContextManager:
+        return autocast_to(self.computing_type(), self.sam.pixel_mean.device)
+
+    def _encode(self, image: Tensor, until: int | None = None) -> Tensor:
+        """Images (B, 1 or 3, H, W) -> features of a depth, image embeddings if None."""
         _check_image(image)
         size = self.sam.image_encoder.img_size
         image = _plain(image).float()
@@ -70,7 +131,8 @@ class PromptableSam(nn.Module):
         image = pad_to_square(
             image, size
         )  # after normalisation, as SAM does: the padding is not black but mean-coloured
-        return self.sam.image_encoder(image.to(self.sam.image_encoder.pos_embed.dtype))
+        with self._autocast():
+            return self.sam.image_encoder(image.to(self.sam.image_encoder.pos_embed.dtype), None, until)
 
     def decode(self, embedding: Tensor, boxes: Tensor | None, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Decode masks from image embeddings.
@@ -99,7 +161,8 @@ class PromptableSam(nn.Module):
         """``decode`` for boxes (B, N, 4) that were checked."""
         size = self.sam.image_encoder.img_size
         sparse = embed_boxes(self.sam.prompt_encoder, boxes_to_sam_frame(boxes, image_shape, size))
-        logits, quality = decode_masks(self.sam, embedding, sparse)
+        with self._autocast():
+            logits, quality = decode_masks(self.sam, embedding, sparse)
         return self._resize_to_image(logits.float(), image_shape), quality.float()
 
     def _resize_to_image(self, logits: Tensor, image_shape: tuple[int, int]) -> Tensor:

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from monai_cobot.networks._segment_anything import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from monai_cobot.networks._segment_anything import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from monai_cobot.networks.attention import set_attention
 from monai_cobot.networks.checkpoint import load_checkpoint, load_into
+from monai_cobot.networks.encoder import ImageEncoder, set_gradient_checkpointing
 from monai_cobot.networks.frame import PIXEL_MEAN, PIXEL_STD
 from monai_cobot.networks.variants import VARIANTS, SamVariant, variant_with
 
@@ -18,7 +19,12 @@ WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Where the weights that come with the package lie, as ``<variant>.safetensors``."""
 
 
-def build_sam(variant: str, checkpoint: str | PathLike[str] | None = None, image_size: int | None = None) -> Sam:
+def build_sam(
+    variant: str,
+    checkpoint: str | PathLike[str] | None = None,
+    image_size: int | None = None,
+    gradient_checkpointing: bool = False,
+) -> Sam:
     """Build a SAM from segment_anything's modules, with their state-dict keys and with fused attention.
 
     Without a checkpoint, the weights that come with the package are taken (``vit_mini``). Where there are none, the
@@ -29,6 +35,7 @@ def build_sam(variant: str, checkpoint: str | PathLike[str] | None = None, image
         checkpoint: a file with weights of this variant, as ``load_checkpoint`` reads them.
         image_size: length of a side of SAM's frame in pixels, a multiple of the variant's patch size; the variant's own
             if None. For another size than the checkpoint's, its position embeddings are resized (``load_into``).
+        gradient_checkpointing: less memory in training, for more time (``set_gradient_checkpointing``).
 
     Returns:
         The SAM in evaluation mode, in float32 on the CPU.
@@ -68,6 +75,7 @@ def build_sam(variant: str, checkpoint: str | PathLike[str] | None = None, image
             sam = _assemble(dimensions, size)
             nn.init.trunc_normal_(sam.image_encoder.pos_embed, std=0.02)
     set_attention(sam, "fused")
+    set_gradient_checkpointing(sam, gradient_checkpointing)
     return sam.eval()
 
 
@@ -90,7 +98,7 @@ def _assemble(dimensions: SamVariant, image_size: int) -> Sam:
     """Put a SAM together as ``segment_anything.build_sam`` does, for any dimensions."""
     grid = image_size // dimensions.patch_size
     return Sam(
-        image_encoder=ImageEncoderViT(
+        image_encoder=ImageEncoder(
             img_size=image_size,
             patch_size=dimensions.patch_size,
             embed_dim=dimensions.width,

@@ -311,6 +311,7 @@ def _orchestrator_over(
     if len(widths) > 1:
         raise ValueError(f"COBOT needs bottlenecks of one width, but method {method.name!r} has widths {widths}.")
     orchestrator = CrossBlockOrchestrator(len(slots), widths[0], **options)
+    orchestrator.orchestrate(slots)
     for index, slot in enumerate(slots):
         slot.mixing = SlotMixing(orchestrator, index)
     return orchestrator

@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from monai_cobot.networks._segment_anything import Block, Sam
 from monai_cobot.networks.block import attention_half
 
+from .blocks import last_blocks
 from .bottleneck import DownProjection, zero_linear
 from .method import AdaptedModule, Method, register
 
@@ -75,7 +76,7 @@ class AdaptFormerBlock(AdaptedModule):
 @register("adaptformer")
 @dataclass(frozen=True)
 class AdaptFormer(Method):
-    """AdaptFormer beside the MLP of every block of the image encoder (the second base method of SAM-COBOT's Table 4).
+    """AdaptFormer beside the MLPs of the image encoder's blocks (the second base method of SAM-COBOT's Table 4).
 
     On each of N blocks of width D: LayerNorm 2D, down D*V + V, up V*D + D, so N * (2*D*V + 3*D + V) in all: 322,752 on
     ViT-B with a bottleneck of 16. Slots for COBOT: one a block.
@@ -84,6 +85,7 @@ class AdaptFormer(Method):
         bottleneck: V, the width of the bottleneck.
         scale: the fixed factor of the bottleneck's output.
         dropout: share of the bottleneck's activations that training drops, in [0, 1).
+        blocks: N, only the last so many blocks are adapted; None for all, as in the papers.
 
     Raises:
         ValueError: if an option is out of its range.
@@ -92,6 +94,7 @@ class AdaptFormer(Method):
     bottleneck: int = 16
     scale: float = 0.1
     dropout: float = 0.1
+    blocks: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.bottleneck, int) or self.bottleneck < 1:
@@ -100,8 +103,8 @@ class AdaptFormer(Method):
             raise ValueError(f"AdaptFormer's dropout must lie in [0, 1), got {self.dropout}.")
 
     def replacements(self, sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
-        """Every block of the encoder."""
-        for index, block in enumerate(sam.image_encoder.blocks):
+        """Every block that is adapted."""
+        for index, block in last_blocks(sam, self.blocks):
             yield (
                 f"image_encoder.blocks.{index}",
                 AdaptFormerBlock(block, self.bottleneck, self.scale, self.dropout),

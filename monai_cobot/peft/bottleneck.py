@@ -35,10 +35,7 @@ class DownProjection(nn.Linear):
 
     def effective(self) -> tuple[Tensor, Tensor | None]:
         """Weight (V, D) and bias (V,) with the slot's mixing matrix multiplied in."""
-        if self.mixing is None:
-            return self.weight, self.bias
-        matrix = self.mixing()  # (V, V)
-        return matrix.transpose(0, 1) @ self.weight, None if self.bias is None else self.bias @ matrix
+        return (self.weight, self.bias) if self.mixing is None else self.mixing()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""

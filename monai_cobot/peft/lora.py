@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from monai_cobot.networks._segment_anything import Sam
 
+from .blocks import last_blocks
 from .bottleneck import DownProjection, zero_linear
 from .method import AdaptedModule, Method, register
 
@@ -99,27 +100,29 @@ class LowRankLinear(AdaptedModule):
 @register("lora")
 @dataclass(frozen=True)
 class Lora(Method):
-    """LoRA on the q and v projections of every block of the image encoder (the base method of SAM-COBOT's Table 4).
+    """LoRA on the q and v projections of the image encoder's blocks (the base method of SAM-COBOT's Table 4).
 
     q <- q + up_q(down_q(x)) and v <- v + up_v(down_v(x)), without bias and scale. On each of N blocks of width D that
     is 4*D*r parameters, so 4*N*D*r in all: 147,456 on ViT-B with rank 4. Slots for COBOT: q_0, v_0, q_1, v_1, ...
 
     Args:
         rank: r, the width of the bottleneck.
+        blocks: N, only the last so many blocks are adapted; None for all, as in the papers.
 
     Raises:
         ValueError: if the rank is not a positive whole number.
     """
 
     rank: int = 4
+    blocks: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.rank, int) or self.rank < 1:
             raise ValueError(f"LoRA's rank must be a whole number of at least 1, got {self.rank!r}.")
 
     def replacements(self, sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
-        """The fused qkv layer of every block."""
-        for index, block in enumerate(sam.image_encoder.blocks):
+        """The fused qkv layer of every block that is adapted."""
+        for index, block in last_blocks(sam, self.blocks):
             qkv = block.attn.qkv
             width = qkv.in_features
             targets = {"q": (0, width), "v": (2 * width, 3 * width)}

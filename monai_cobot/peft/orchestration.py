@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -73,7 +74,8 @@ class CrossBlockOrchestrator(nn.Module):
         self.relation_kind = relation
         self.hypercomplex = hypercomplex
         self.coefficients = coefficients
-        self._matrices: Tensor | None = None
+        self._slots: list[nn.Linear] = []  # a list: they are modules of the blocks, not of this one
+        self._mixed: list[tuple[Tensor, Tensor | None]] = []
 
         if coefficients:
             self.local = nn.Parameter(torch.ones(num_slots, width))
@@ -111,20 +113,42 @@ class CrossBlockOrchestrator(nn.Module):
                 mixed = self.relation.transpose(0, 1) @ mixed
             return (mixed + self.local).unsqueeze(-1) * maps
 
-    def refresh(self, *_: Any) -> None:
-        """Compute the matrices anew; called once before each forward pass of the encoder (as its forward pre-hook)."""
-        self._matrices = self.mixing_matrices()
+    def orchestrate(self, slots: Sequence[nn.Linear]) -> None:
+        """Name the down projections whose weights are mixed, in the order of the slots.
 
-    def matrix(self, slot: int) -> Tensor:
-        """M_l of one slot, (V, V), as of the last :meth:`refresh`."""
-        if self._matrices is None:
+        Raises:
+            ValueError: if they are not as many as there are slots, or not of one shape.
+        """
+        shapes = {(slot.weight.shape, slot.bias is None) for slot in slots}
+        if len(slots) != self.num_slots or len(shapes) != 1 or slots[0].out_features != self.width:
+            raise ValueError(
+                f"COBOT over {self.num_slots} slots of width {self.width} needs as many down projections of one shape; "
+                f"got {len(slots)} of (width, features) {sorted({tuple(slot.weight.shape) for slot in slots})}."
+            )
+        self._slots = list(slots)
+
+    def refresh(self, *_: Any) -> None:
+        """Mix the weights of all slots anew, W'_l = M_l^T W_l and b'_l = b_l M_l, in one batched product.
+
+        Called once before each forward pass of the encoder (as its forward pre-hook).
+        """
+        matrices = self.mixing_matrices()  # (L, V, V)
+        weights = matrices.transpose(1, 2) @ torch.stack([slot.weight for slot in self._slots])  # (L, V, D)
+        if self._slots[0].bias is None:
+            self._mixed = [(weight, None) for weight in weights.unbind()]
+        else:
+            biases = torch.stack([slot.bias for slot in self._slots]).unsqueeze(1) @ matrices  # (L, 1, V)
+            self._mixed = list(zip(weights.unbind(), biases.squeeze(1).unbind(), strict=True))
+
+    def mixed(self, slot: int) -> tuple[Tensor, Tensor | None]:
+        """Mixed weight (V, D) and bias (V,) of one slot, as of the last :meth:`refresh`."""
+        if not self._mixed:
             self.refresh()
-        assert self._matrices is not None
-        return self._matrices[slot]
+        return self._mixed[slot]
 
     def __getstate__(self) -> dict[str, Any]:
-        # The cached matrices belong to one forward pass and its graph: a copy or a pickle starts without them.
-        return {**self.__dict__, "_matrices": None}
+        # The mixed weights belong to one forward pass and its graph: a copy or a pickle starts without them.
+        return {**self.__dict__, "_mixed": []}
 
 
 class SlotMixing:
@@ -134,6 +158,6 @@ class SlotMixing:
         self.orchestrator = orchestrator
         self.slot = slot
 
-    def __call__(self) -> Tensor:
-        """M_l, (V, V)."""
-        return self.orchestrator.matrix(self.slot)
+    def __call__(self) -> tuple[Tensor, Tensor | None]:
+        """The slot's mixed weight (V, D) and bias (V,)."""
+        return self.orchestrator.mixed(self.slot)

@@ -7,7 +7,7 @@ import torch
 from monai.transforms import Compose
 from torch.utils.data import DataLoader
 
-from monai_cobot.data import SliceDataset, open_dataset, read_volume
+from monai_cobot.data import SliceDataset, image_digest, open_dataset, read_volume
 from monai_cobot.transforms import RandJitterBoxd, ResizeLongestSided, box_from_mask, scale_intensity, take_slice
 from tests.data.conftest import Write, case_arrays
 
@@ -195,3 +195,14 @@ def test_real_volumes_of_the_recipes_become_samples(shared_data: Path, name: str
     assert batch["image"].shape == (8, 3, 128, 128)
     assert 0 <= batch["image"].min() < batch["image"].max() <= 1
     assert (batch["label"].sum(dim=(1, 2, 3)) > 0).all()
+
+
+def test_a_digest_names_the_image_as_the_network_gets_it(root: Path) -> None:
+    resized = dataset(root, digest=True, transform=Compose([ResizeLongestSided(32), RandJitterBoxd(max_jitter=4)]))
+    first = resized[0]
+    assert first["digest"] == image_digest(first["image"])
+    resized.set_epoch(1)
+    assert not torch.equal(resized[0]["box"], first["box"])
+    assert resized[0]["digest"] == first["digest"] == resized[1]["digest"]  # two labels of one slice
+    assert resized[2]["digest"] != first["digest"] != dataset(root, digest=True)[0]["digest"]
+    assert "digest" not in dataset(root)[0]

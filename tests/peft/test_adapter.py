@@ -31,6 +31,11 @@ def predict(sam: nn.Module, image: torch.Tensor) -> torch.Tensor:
         ("lora", True, {"rank": 4}, 148_320),
         ("adaptformer", False, {"bottleneck": 16}, 322_752),
         ("adaptformer", True, {"bottleneck": 16}, 324_048),
+        # of the last N blocks: 4 N D r, and COBOT over 2 N or N slots
+        ("lora", False, {"rank": 4, "blocks": 3}, 36_864),
+        ("lora", True, {"rank": 4, "blocks": 3}, 36_864 + 6 * (4 + 4 + 6 + 4)),
+        ("adaptformer", False, {"bottleneck": 16, "blocks": 1}, 26_896),
+        ("adaptformer", True, {"bottleneck": 16, "blocks": 1}, 26_896 + 1 * (16 + 16 + 1 + 64)),
         ("decoder_only", False, {}, 0),
         ("freeze", False, {}, 0),
     ],
@@ -317,6 +322,18 @@ def test_cobots_slots_follow_the_network(small_sam):
     assert adapter.orchestrator.num_slots == 2 * len(blocks)
 
 
+@pytest.mark.parametrize("method", WITH_BOTTLENECK)
+def test_the_last_blocks_alone_are_adapted_where_asked(small_sam, image, trained, method):
+    adapter = trained(adapt(small_sam, method, orchestrate=True, blocks=2))
+    network = PromptableSam(small_sam)
+    network.encode(image).sum().backward()
+    own = [name for name, _ in adapter.named_parameters() if name.startswith("image_encoder.blocks.")]
+    assert {int(name.split(".")[2]) for name in own} == {6, 7}
+    assert adapter.orchestrator.num_slots == {"lora": 4, "adaptformer": 2}[method]
+    assert all(small_sam.get_parameter(name).grad.abs().max() > 0 for name in own)
+    assert adapter.orchestrator.relation.grad.abs().max() > 0
+
+
 def test_cobot_multiplies_the_bottleneck_by_its_matrix(small_sam, trained):
     adapter = trained(adapt(small_sam, "lora", orchestrate=True))
     layer = small_sam.image_encoder.blocks[3].attn.qkv
@@ -385,6 +402,8 @@ def test_a_low_rank_decoder_starts_equal_trains_little_and_merges(small_sam, ima
         ({"method": "lora", "rank": 0}, "rank must be a whole number of at least 1, got 0"),
         ({"method": "lora", "rank": "4"}, "rank must be a whole number of at least 1, got '4'"),
         ({"method": "adaptformer", "bottleneck": 8.0}, r"bottleneck must be a whole number of at least 1, got 8\.0"),
+        ({"method": "lora", "blocks": 0}, "blocks=0 does not fit this encoder: expected 1 to 8"),
+        ({"method": "adaptformer", "blocks": 9}, "blocks=9 does not fit this encoder: expected 1 to 8"),
         ({"method": "adaptformer", "dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
         ({"method": "decoder_only", "orchestrate": True}, "'decoder_only' has none"),
         ({"method": "lora", "decoder": "half"}, "Unknown decoder mode 'half'; choose one of full, frozen, lora"),
@@ -409,4 +428,4 @@ def test_adapting_twice_is_an_error(small_sam):
 def test_one_config_can_name_the_options_of_several_methods():
     assert options_of("lora", rank=4, bottleneck=16) == {"rank": 4}
     assert options_of("adaptformer", rank=4, bottleneck=16) == {"bottleneck": 16}
-    assert options_of("decoder_only", rank=4, bottleneck=16) == {}
+    assert options_of("decoder_only", rank=4, bottleneck=16, blocks=2) == {}

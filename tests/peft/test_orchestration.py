@@ -3,6 +3,8 @@ import pickle
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from monai_cobot.peft import CrossBlockOrchestrator
 
@@ -102,13 +104,38 @@ def test_matrices_stay_in_float32_under_autocast():
         assert torch.equal(orchestrator.mixing_matrices(), expected)
 
 
-def test_copies_and_pickles_do_not_carry_the_matrices_of_a_pass():
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_weights_of_all_slots_are_mixed_as_each_by_its_matrix(bias):
     orchestrator = randomised()
+    slots = [nn.Linear(20, orchestrator.width, bias=bias) for _ in range(orchestrator.num_slots)]
+    orchestrator.orchestrate(slots)
     orchestrator.refresh()
+    x = torch.randn(5, 20)
+    for index, (slot, matrix) in enumerate(zip(slots, orchestrator.mixing_matrices(), strict=True)):
+        torch.testing.assert_close(F.linear(x, *orchestrator.mixed(index)), slot(x) @ matrix)
+    trained = [*orchestrator.parameters(), *(parameter for slot in slots for parameter in slot.parameters())]
+    sum(weight.sum() + (b.sum() if bias else 0) for weight, b in map(orchestrator.mixed, range(6))).backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in trained)
+
+
+def test_copies_and_pickles_do_not_carry_the_mixed_weights_of_a_pass():
+    orchestrator = randomised()
+    orchestrator.orchestrate([nn.Linear(20, orchestrator.width) for _ in range(orchestrator.num_slots)])
+    orchestrator.refresh()
+    before = orchestrator.mixed(3)[0]
     with torch.no_grad():
         orchestrator.local += 1
-    for twin in (copy.deepcopy(orchestrator), pickle.loads(pickle.dumps(orchestrator))):
-        torch.testing.assert_close(twin.matrix(3), orchestrator.mixing_matrices()[3])
+    twins = (copy.deepcopy(orchestrator), pickle.loads(pickle.dumps(orchestrator)))
+    orchestrator.refresh()
+    assert not torch.equal(orchestrator.mixed(3)[0], before)
+    for twin in twins:
+        assert torch.equal(twin.mixed(3)[0], orchestrator.mixed(3)[0])
+
+
+@pytest.mark.parametrize("shapes", [[(20, 8)] * 5, [(20, 8)] * 5 + [(24, 8)], [(20, 4)] * 6])
+def test_slots_that_are_too_few_or_of_other_shapes_are_refused(shapes):
+    with pytest.raises(ValueError, match="COBOT over 6 slots of width 8 needs as many down projections of one shape"):
+        randomised().orchestrate([nn.Linear(*shape) for shape in shapes])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,147 @@
+"""Features of images on disk, so that what a frozen encoder makes of an image is computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from monai_cobot.files import written_beside
+
+__all__ = ["FeatureCache", "image_digest"]
+
+logger = logging.getLogger(__name__)
+
+_SUFFIX = ".safetensors"
+_TYPES = (torch.float32, torch.bfloat16)
+
+# Other processes write too, so that the folder must be looked at from time to time: after this share of the bound.
+_SCAN_SHARE = 1 / 16
+
+
+def image_digest(image: Tensor) -> str:
+    """A name for an image by its content: 32 hexadecimal digits of a hash of type, shape and values."""
+    array = image.detach().contiguous().numpy()
+    digest = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=16)
+    digest.update(array.data)
+    return digest.hexdigest()
+
+
+class FeatureCache:
+    """One file an image in a folder, memory-mapped when it is read; the folder never grows far beyond a bound.
+
+    The folder may be shared by processes and by trainings with other weights, and may be deleted at any time. Entries
+    that were not used for longest go first. An entry that is damaged, or is not what its name says, is deleted and
+    counts as absent. Where the disk is full nothing more is kept, with a warning.
+
+    Args:
+        folder: where the files are; made with the first entry.
+        source: what the features come from, as the name of a folder below: everything besides the image that they
+            depend on, such as the network's weights.
+        max_gb: bound of the folder in units of 10^9 bytes, for all sources together.
+        dtype: the type in which features are kept, float32 or bfloat16.
+
+    Raises:
+        ValueError: for a bound that is not positive, or another type.
+    """
+
+    def __init__(
+        self, folder: str | Path, source: str, max_gb: float = 20.0, dtype: torch.dtype = torch.float32
+    ) -> None:
+        if not max_gb > 0:
+            raise ValueError(f"A feature cache of {max_gb} GB holds nothing: expected more than 0.")
+        if dtype not in _TYPES:
+            raise ValueError(f"Features are kept as float32 or bfloat16, not as {dtype}.")
+        self.folder = Path(folder)
+        self.source = source
+        self.max_bytes = int(max_gb * 1e9)
+        self.dtype = dtype
+        self._bytes_until_scan = 0
+        self._writes = True
+
+    def get(self, digest: str) -> Tensor | None:
+        """The features of the image of that digest, in the cache's type on the CPU, or None."""
+        path = self._path(digest)
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                features = file.get_tensor("features")
+            if about != self._about(digest, features):
+                raise ValueError("it is not what was written")
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+            if not path.exists():  # deleted between two looks at it
+                return None
+            logger.warning("%s is damaged (%s); it is computed again.", path, error)
+            _delete(path)
+            return None
+        with suppress(OSError):  # deleted meanwhile, or a folder that others keep
+            os.utime(path)  # the last use decides what goes first
+        return features
+
+    def put(self, digest: str, features: Tensor) -> None:
+        """Keep the features of an image; any shape, cast to the cache's type."""
+        if not self._writes:
+            return
+        features = features.detach().to("cpu", self.dtype).contiguous()
+        content = save({"features": features}, metadata=self._about(digest, features))
+        try:
+            if len(content) > self.max_bytes:
+                raise OSError(f"the features of one image take {len(content) / 1e9:.3g} GB")
+            self._make_room(len(content))
+            with written_beside(self._path(digest)) as beside:
+                beside.write_bytes(content)
+        except OSError as error:
+            self._writes = False
+            logger.warning("No more image features are kept in %s (%s); training goes on.", self.folder, error)
+
+    def clear(self) -> None:
+        """Delete the folder with all sources."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._bytes_until_scan = 0
+
+    def _path(self, digest: str) -> Path:
+        return self.folder / self.source / digest[:2] / f"{digest}{_SUFFIX}"
+
+    def _about(self, digest: str, features: Tensor) -> dict[str, str]:
+        """What is written beside features, and must be found again: where they belong, and their checksum."""
+        checksum = zlib.crc32(features.reshape(-1).view(torch.uint8).numpy().data)
+        return {"source": self.source, "digest": digest, "dtype": str(self.dtype), "crc32": f"{checksum:08x}"}
+
+    def _make_room(self, size: int) -> None:
+        """Delete the entries that were not used for longest where another of so many bytes would not fit."""
+        self._bytes_until_scan -= size
+        if self._bytes_until_scan >= 0:
+            return
+        entries = []
+        for path in self.folder.rglob(f"*{_SUFFIX}"):
+            try:
+                status = path.stat()
+            except OSError:  # deleted by another process meanwhile
+                continue
+            entries.append((status.st_mtime_ns, status.st_size, path))
+        total = size + sum(length for _, length, _ in entries)
+        # down to where nothing has to be looked at again before the next scan
+        reserve = int(self.max_bytes * _SCAN_SHARE)
+        if total > self.max_bytes:
+            for _, length, path in sorted(entries):
+                if total <= self.max_bytes - reserve:
+                    break
+                _delete(path)
+                total -= length
+        self._bytes_until_scan = min(reserve, max(0, self.max_bytes - total))
+
+
+def _delete(path: Path) -> None:
+    with suppress(OSError):  # deleted by another process, or on a system that keeps what is mapped
+        path.unlink()

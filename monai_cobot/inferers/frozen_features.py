@@ -1,0 +1,125 @@
+"""Training and validation that compute nothing frozen twice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from monai.transforms import Compose, MapTransform, Randomizable
+from torch import Tensor, nn
+
+from monai_cobot.data.feature_cache import FeatureCache
+from monai_cobot.networks import FrozenFeatures, PromptableSam, frozen_depth
+from monai_cobot.networks.sam import variant_of
+
+__all__ = ["FrozenFeatureInferer", "open_feature_cache"]
+
+logger = logging.getLogger(__name__)
+
+
+def open_feature_cache(
+    network: PromptableSam,
+    weights: str,
+    transform: Callable[..., Any],
+    folder: str | Path,
+    max_gb: float,
+    image_key: str = "image",
+) -> FeatureCache | None:
+    """Where the features in front of the first trained weight are kept, if keeping them is worth it and exact.
+
+    It is where the encoder's first block and what is in front of it are frozen, and every epoch shows the same images.
+    The log says so, or what keeps from it.
+
+    Args:
+        network: with its adapter, on the device where it will run.
+        weights: names the frozen weights: ``Adapter.base_sha256``.
+        transform: what the images of training go through.
+        folder: where the files go.
+        max_gb: bound of the folder in units of 10^9 bytes; 0 for no cache.
+        image_key: entry of the image in the samples.
+
+    Returns:
+        The cache, which keeps features in the type in which the network computes; None for none.
+    """
+    depth = frozen_depth(network.sam)
+    if max_gb == 0 or depth == 0:
+        return None
+    changing = image_augmentations(transform, image_key)
+    if changing:
+        logger.info("Frozen image features are computed anew in every epoch: %s changes images.", ", ".join(changing))
+        return None
+    dtype = network.computing_type()
+    size = network.sam.image_encoder.img_size
+    type_name = str(dtype).removeprefix("torch.")
+    source = f"{variant_of(network.sam)}_{size}_depth{depth}_{type_name}_{weights[:32]}"
+    blocks = len(network.sam.image_encoder.blocks)
+    part = "the image encoder" if depth > blocks else f"the first {depth} of {blocks} blocks"
+    logger.info("Computed once an image and kept in %s (at most %g GB): %s.", folder, max_gb, part)
+    return FeatureCache(folder, source, max_gb, dtype)
+
+
+def image_augmentations(transform: Callable[..., Any], image_key: str = "image") -> list[str]:
+    """The names of random transforms that change images; those that work on other entries alone are none."""
+    return [
+        type(item).__name__
+        for item in _flat([transform])
+        if isinstance(item, Randomizable) and not (isinstance(item, MapTransform) and image_key not in item.keys)
+    ]
+
+
+def _flat(transforms: Iterable[Callable[..., Any]]) -> Iterable[Callable[..., Any]]:
+    for item in transforms:
+        if isinstance(item, Compose):
+            yield from _flat(item.transforms)
+        else:
+            yield item
+
+
+class FrozenFeatureInferer(Inferer):
+    """Runs a network from its frozen features on, which are looked up in a cache and computed where they are not there.
+
+    Features are computed image by image, so that they do not depend on which images share a batch: a training that is
+    resumed, or begins with a full cache, computes the same.
+
+    Args:
+        network: the network, bare; it computes what is missing.
+        cache: as :func:`open_feature_cache` gives it; None runs the network as it is.
+    """
+
+    def __init__(self, network: PromptableSam, cache: FeatureCache | None) -> None:
+        super().__init__()
+        self.network = network
+        self.cache = cache
+        self.depth = frozen_depth(network.sam)
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        network: Callable[..., Tensor],
+        boxes: Tensor | None = None,
+        digests: Sequence[str] = (),
+    ) -> Tensor:
+        """Segment the object in each box.
+
+        Args:
+            inputs: images (B, 1 or 3, H, W).
+            network: the network, bare or wrapped, for several processes or compiled.
+            boxes: as for the network.
+            digests: the digest of each image, by which its features are kept.
+        """
+        if self.cache is None:
+            return network(inputs, boxes)
+        values = [self._features(image, digest, self.cache) for image, digest in zip(inputs, digests, strict=True)]
+        return network(inputs, boxes, FrozenFeatures(torch.stack(values), self.depth))
+
+    def _features(self, image: Tensor, digest: str, cache: FeatureCache) -> Tensor:
+        weight: nn.Parameter = self.network.sam.image_encoder.pos_embed
+        values = cache.get(digest)
+        if values is None:
+            values = self.network.encode_frozen(image[None], self.depth).values[0].to(cache.dtype)
+            cache.put(digest, values)
+        return values.to(weight.device, weight.dtype)

@@ -1,0 +1,26 @@
+"""Which blocks of the image encoder get adapters."""
+
+from __future__ import annotations
+
+from monai_cobot.networks._segment_anything import Block, Sam
+
+
+def last_blocks(sam: Sam, count: int | None) -> list[tuple[int, Block]]:
+    """The last blocks of the encoder with their indices, in network order.
+
+    What lies in front of the first adapter stays frozen: it needs no backward pass, and its output is the same in every
+    epoch.
+
+    Args:
+        sam: whose blocks.
+        count: how many, from 1 to all; None for all.
+
+    Raises:
+        ValueError: if the encoder does not have so many.
+    """
+    depth = len(sam.image_encoder.blocks)
+    if count is not None and not 1 <= count <= depth:
+        raise ValueError(
+            f"blocks={count} does not fit this encoder: expected 1 to {depth} of its last blocks, or None for all."
+        )
+    return list(enumerate(sam.image_encoder.blocks))[depth - (count or depth) :]

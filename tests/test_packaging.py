@@ -70,9 +70,7 @@ def test_tracked_files_hold_no_machine_s_path_and_no_registry_s_address(reposito
     if shutil.which("git") is None or not (repository / ".git").exists():
         pytest.skip("needs a git checkout, to tell the project's files from others")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=repository, capture_output=True, check=True).stdout
-    machine = re.compile(
-        rb"(?<![\w.~])/(work|root|home|Users|tmp/env)/|(extra-)?index-url|://pypi\.|pythonhosted"
-    )
+    machine = re.compile(rb"(?<![\w.~])/(work|root|home|Users|tmp/env)/|(extra-)?index-url|://pypi\.|pythonhosted")
     found = []
     for name in filter(None, listed.decode().split("\0")):
         path = repository / name

@@ -10,6 +10,10 @@ def test_the_python_example_runs_as_it_stands(repository, tmp_path, monkeypatch,
 
 
 def test_every_file_that_is_linked_exists(repository):
-    for page in (repository / "README.md", *(repository / "docs").glob("*.md"), *repository.glob("bundles/*/docs/*.md")):
+    for page in (
+        repository / "README.md",
+        *(repository / "docs").glob("*.md"),
+        *repository.glob("bundles/*/docs/*.md"),
+    ):
         for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from monai_cobot.data.cases import Case, CaseError, load_case
 from monai_cobot.data.opening import CaseSplit

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 import torch
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset

@@ -12,7 +12,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from monai_cobot.networks._segment_anything import Sam
 from monai_cobot.networks.variants import variant_with

@@ -8,7 +8,7 @@ masks of the three tokens that a single-mask output throws away are not computed
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from monai_cobot.networks._segment_anything import DecoderAttention, MaskDecoder, Sam, TwoWayAttentionBlock
 from monai_cobot.networks.prompts import embed_grid

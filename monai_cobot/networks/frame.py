@@ -7,7 +7,7 @@ and is padded at the bottom and on the right. The arithmetic is that of
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 """SAM's mean of the red, green and blue channel, for images in [0, 1] (the published figures are 255 times these)."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from monai.data import MetaTensor
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from monai_cobot.networks._segment_anything import Sam
 from monai_cobot.networks.decoding import decode_masks

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from segment_anything.modeling import Sam
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from monai_cobot.networks import PromptableSam
 from monai_cobot.networks.precision import computing_type, has_fast_bfloat16

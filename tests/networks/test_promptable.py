@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 from segment_anything.modeling import Sam
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from monai_cobot.networks import PromptableSam, decode_masks, set_attention, set_gradient_checkpointing
 from monai_cobot.networks.frame import boxes_to_sam_frame, resize_longest_side

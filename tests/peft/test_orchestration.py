@@ -4,7 +4,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from monai_cobot.peft import CrossBlockOrchestrator
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 
 def uniform(generator: Generator, shape: tuple[int, ...], low: float, high: float) -> Tensor:

@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from pretraining.fields import happens, log_uniform, normal, pick, smooth_noise, uniform
 

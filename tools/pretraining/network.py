@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from monai_cobot.networks import decode_masks
 from monai_cobot.networks._segment_anything import Sam

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from pretraining.fields import happens, normal, uniform
 from pretraining.scenes import Scenes

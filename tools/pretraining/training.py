@@ -11,7 +11,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from monai_cobot.files import write_atomically
 from pretraining.losses import dice_score, inscribed_ellipses, mask_loss

@@ -8,17 +8,17 @@ import pytest
 import torch
 from pretrain_mini import main
 from pretraining.network import ResizableSam, initialise
-from pretraining.training import Settings, Trainer
+from pretraining.training import Settings, Stage, Trainer
 
 from monai_cobot.networks import build_sam, load_checkpoint
 
-KEEP = ["--batch", "2", "--sizes", "64", "--device", "cpu"]
+STAGES = (Stage(32, 2, 300), Stage(64, 2, 100))
 
 
-def new_trainer(folder: Path, minutes: float = 1, seed: int = 0) -> Trainer:
+def new_trainer(folder: Path, stages: tuple[Stage, ...] = STAGES, seed: int = 0) -> Trainer:
     sam = build_sam("vit_mini")
     initialise(sam, seed)
-    return Trainer(ResizableSam(sam), Settings(folder, minutes, (32, 64), 2, 1e-3, seed, torch.device("cpu")))
+    return Trainer(ResizableSam(sam), Settings(folder, stages, 1e-3, seed, torch.device("cpu")))
 
 
 @pytest.fixture(autouse=True)
@@ -28,25 +28,25 @@ def few_held_out_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_leaves_weights_that_build_sam_reads_and_a_log_and_continues(tmp_path: Path) -> None:
-    main([*KEEP, "--minutes", "0.02", "--folder", str(tmp_path)])
-    steps = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"]
-    assert steps > 0
+    command = ["--device", "cpu", "--folder", str(tmp_path), "--stages"]
+    main([*command, "64:2:2"])
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
     exported = load_checkpoint(tmp_path / "vit_mini.safetensors")
     assert {tensor.dtype for tensor in exported.values()} == {torch.float16}
     assert (tmp_path / "vit_mini.safetensors").stat().st_size < 15e6
     build_sam("vit_mini", tmp_path / "vit_mini.safetensors")
     (line,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
-    assert line["step"] == steps
+    assert line["step"] == 2
     assert 0 <= line["dice"] <= 1
     assert 0.5 < line["ellipse_dice"] < 1
 
-    main([*KEEP, "--minutes", "0.04", "--folder", str(tmp_path)])
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] > steps
-    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+    main([*command, "64:2:2", "32:4:1"])
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["size"] == 32
 
 
 def test_training_starts_from_given_weights(tmp_path: Path) -> None:
-    still = [*KEEP, "--minutes", "0.001", "--learning-rate", "0"]
+    still = ["--device", "cpu", "--stages", "64:2:1", "--learning-rate", "0"]
     main([*still, "--folder", str(tmp_path / "first"), "--seed", "3"])
     given = tmp_path / "first" / "vit_mini.safetensors"
     main([*still, "--folder", str(tmp_path / "second"), "--init", str(given)])
@@ -54,11 +54,11 @@ def test_training_starts_from_given_weights(tmp_path: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("minutes", ["0", "-1", "nan"])
-def test_a_time_that_is_not_positive_is_refused(minutes: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("stage", ["64", "64:16", "64:16:0", "64:-1:5", "large:16:4", "64:16:4:1"])
+def test_what_is_no_stage_is_refused(stage: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
-        main([*KEEP, "--minutes", minutes, "--folder", str(tmp_path)])
-    assert "--minutes" in capsys.readouterr().err
+        main(["--folder", str(tmp_path), "--stages", stage])
+    assert "SIZE:BATCH:STEPS" in capsys.readouterr().err
 
 
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
@@ -97,22 +97,21 @@ def test_a_folder_of_another_seed_is_not_continued(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_warms_up_then_stays_then_falls_to_a_hundredth(tmp_path: Path) -> None:
-    trainer = new_trainer(tmp_path, minutes=10)
+    trainer = new_trainer(tmp_path, (Stage(32, 2, 1500), Stage(64, 2, 500)))
     assert trainer._learning_rate == pytest.approx(1e-3 / training.WARM_UP_STEPS)
-    trainer.step = 10_000
-    assert trainer._learning_rate == pytest.approx(1e-3)
-    trainer.seconds = 300
-    assert trainer._learning_rate == pytest.approx(1e-3)
-    trainer.seconds = 600
+    for trainer.step in (training.WARM_UP_STEPS, 1000):
+        assert trainer._learning_rate == pytest.approx(1e-3)
+    trainer.step = 2000
     assert trainer._learning_rate == pytest.approx(1e-5)
 
 
-def test_every_size_has_the_same_part_of_the_time(tmp_path: Path) -> None:
-    trainer = new_trainer(tmp_path, minutes=10)
-    sizes = []
-    for trainer.seconds in (0, 299, 301, 600, 700):
-        sizes.append(trainer._size)
-    assert sizes == [32, 32, 64, 64, 64]
+def test_one_stage_follows_another(tmp_path: Path) -> None:
+    first, second = stages = Stage(32, 2, 3), Stage(64, 1, 2)
+    trainer = new_trainer(tmp_path, stages)
+    found = []
+    for trainer.step in (0, 2, 3, 4, 5):
+        found.append(trainer._stage)
+    assert found == [first, first, second, second, second]
 
 
 def test_a_gradient_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:

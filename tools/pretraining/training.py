@@ -25,7 +25,7 @@ PROMPTS = 8
 WEIGHT_DECAY = 0.05
 WARM_UP_STEPS = 200
 DECAY_FROM = 0.5
-"""Part of the time after which the learning rate falls, from constant to a hundredth along a cosine."""
+"""Part of the steps after which the learning rate falls, from constant to a hundredth along a cosine."""
 
 AVERAGE = 0.998
 """Share of the averaged weights that a step keeps."""
@@ -38,24 +38,50 @@ HELD_OUT = 64
 """Images, from seeds that training never reaches, on which it is scored."""
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training.
+
+    Attributes:
+        size: rows and columns of the images.
+        batch: images a step.
+        steps: how many.
+    """
+
+    size: int
+    batch: int
+    steps: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Stage":
+        """A stage from ``SIZE:BATCH:STEPS``, as ``64:16:4000``.
+
+        Raises:
+            ValueError: the text is something else.
+        """
+        try:
+            size, batch, steps = (int(part) for part in text.split(":"))
+        except ValueError:
+            raise ValueError(f"{text!r} is no stage: expected SIZE:BATCH:STEPS, as 64:16:4000.") from None
+        if min(size, batch, steps) < 1:
+            raise ValueError(f"{text!r}: expected positive numbers in SIZE:BATCH:STEPS.")
+        return cls(size, batch, steps)
+
+
 @dataclass
 class Settings:
     """What a run depends on.
 
     Attributes:
         folder: where checkpoint, export and log are written.
-        minutes: time that training may take in all, over all runs that continue one another.
-        sizes: rows and columns of the images, one size after another, each for the same part of the time.
-        batch: images a step.
+        stages: one after another.
         learning_rate: the highest one.
         seed: of the initial weights and of all images and prompts.
         device: where training runs.
     """
 
     folder: Path
-    minutes: float
-    sizes: tuple[int, ...]
-    batch: int
+    stages: tuple[Stage, ...]
     learning_rate: float
     seed: int
     device: torch.device
@@ -82,37 +108,43 @@ class Trainer:
             self._resume()
 
     def run(self) -> None:
-        """Train until the time is over; leaves checkpoint, export and log in the folder."""
-        limit = 60 * self.settings.minutes
-        logged = saved = self.seconds
+        """Train until the last stage is over; leaves checkpoint, export and log in the folder."""
         began = time.monotonic() - self.seconds
+        logged = saved = self.seconds
         losses: list[float] = []
-        while self.seconds < limit:
+        images = 0
+        while self.step < self._steps:
+            stage = self._stage
             losses.append(self._train_step())
+            images += stage.batch
             self.seconds = time.monotonic() - began
             if self.seconds - logged >= LOG_EVERY:
-                rate = len(losses) * self.settings.batch / (self.seconds - logged)
-                self._log(loss=sum(losses) / len(losses), size=self._size, images_per_second=round(rate, 2))
-                losses, logged = [], self.seconds
+                rate = images / (self.seconds - logged)
+                self._log(loss=sum(losses) / len(losses), images_per_second=round(rate, 2))
+                losses, images, logged = [], 0, self.seconds
             if self.seconds - saved >= SAVE_EVERY:
                 self._save()
                 saved = self.seconds
         self._save()
 
     @property
-    def _progress(self) -> float:
-        """Part of the time that is over, 0 to 1."""
-        return min(1.0, self.seconds / (60 * self.settings.minutes))
+    def _steps(self) -> int:
+        """Of all stages together."""
+        return sum(stage.steps for stage in self.settings.stages)
 
     @property
-    def _size(self) -> int:
-        """Rows and columns of the images now."""
-        sizes = self.settings.sizes
-        return sizes[min(int(self._progress * len(sizes)), len(sizes) - 1)]
+    def _stage(self) -> Stage:
+        """The stage that the next step belongs to; the last one at the end."""
+        left = self.step
+        for stage in self.settings.stages:
+            if left < stage.steps:
+                return stage
+            left -= stage.steps
+        return self.settings.stages[-1]
 
     @property
     def _learning_rate(self) -> float:
-        falling = max(0.0, (self._progress - DECAY_FROM) / (1 - DECAY_FROM))
+        falling = max(0.0, (self.step / self._steps - DECAY_FROM) / (1 - DECAY_FROM))
         warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
         return self.settings.learning_rate * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * falling)) / 2)
 
@@ -121,7 +153,7 @@ class Trainer:
         self.generator.manual_seed(1_000_003 * self.settings.seed + self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate
-        images, targets = self._draw(self.settings.batch, self._size)
+        images, targets = self._draw(self._stage.batch, self._stage.size)
         self.network.train()
         with torch.autocast(self.settings.device.type, torch.bfloat16, enabled=_has_bfloat16(self.settings.device)):
             loss = self._loss(images, targets)
@@ -176,11 +208,13 @@ class Trainer:
         found, ellipse = [], []
         for index in range(HELD_OUT // 8):
             self.generator.manual_seed(2**40 + index)
-            images, targets = self._draw(8, self._size)
+            images, targets = self._draw(8, self._stage.size)
             logits, _ = self.network.decode(self.network.encode(images), self.network.box_tokens(targets.boxes))
             predicted = F.interpolate(logits, targets.masks.shape[-2:], mode="bilinear", align_corners=False) > 0
             found.append(dice_score(predicted, targets.masks, targets.weights))
-            ellipse.append(dice_score(inscribed_ellipses(targets.boxes, self._size), targets.masks, targets.weights))
+            ellipse.append(
+                dice_score(inscribed_ellipses(targets.boxes, self._stage.size), targets.masks, targets.weights)
+            )
         torch._foreach_copy_(list(self.parameters.values()), training)
         return {"dice": sum(found) / len(found), "ellipse_dice": sum(ellipse) / len(ellipse)}
 
@@ -206,7 +240,7 @@ class Trainer:
         exported = {name: tensor.half().contiguous().cpu() for name, tensor in exported.items()}
         metadata = {"steps": str(self.step), "seed": str(self.settings.seed), "licence": "Apache-2.0"}
         write_atomically(self.settings.folder / "vit_mini.safetensors", safetensors.torch.save(exported, metadata))
-        self._log(size=self._size, **self._score())
+        self._log(**self._score())
 
     def _resume(self) -> None:
         checkpoint = torch.load(self._checkpoint, map_location=self.settings.device, weights_only=True)
@@ -226,6 +260,7 @@ class Trainer:
         where: dict[str, Any] = {
             "step": self.step,
             "minutes": round(self.seconds / 60, 1),
+            "size": self._stage.size,
             "learning_rate": f"{self._learning_rate:.2e}",
         }
         line = json.dumps(where | values)

@@ -12,7 +12,15 @@ from monai_cobot.data.recipes import RECIPES, Recipe, download, find_recipe
 from monai_cobot.data.samplers import EpochSampler, SameShapeBatchSampler
 from monai_cobot.data.slice_dataset import Skip, SliceDataset
 from monai_cobot.data.splits import split_by_file, split_by_fraction, split_by_own
-from monai_cobot.data.volumes import IMAGE_SUFFIXES, Volume, read_mask, read_volume, write_mask
+from monai_cobot.data.volumes import (
+    IMAGE_SUFFIXES,
+    Volume,
+    mask_on_source_grid,
+    read_mask,
+    read_volume,
+    volume_from_array,
+    write_mask,
+)
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -45,6 +53,7 @@ __all__ = [
     "generate_phantom",
     "image_digest",
     "load_case",
+    "mask_on_source_grid",
     "open_dataset",
     "prompts_from_masks",
     "read_layout",
@@ -54,5 +63,6 @@ __all__ = [
     "split_by_file",
     "split_by_fraction",
     "split_by_own",
+    "volume_from_array",
     "write_mask",
 ]

@@ -24,7 +24,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from monai_cobot.files import written_beside
 
-__all__ = ["IMAGE_SUFFIXES", "Volume", "read_mask", "read_volume", "write_mask"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Volume",
+    "mask_on_source_grid",
+    "read_mask",
+    "read_volume",
+    "volume_from_array",
+    "write_mask",
+]
 
 _NIFTI = (".nii", ".nii.gz")
 _SITK = (".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
@@ -91,6 +99,30 @@ def read_volume(path: str | Path) -> Volume:
     return volume
 
 
+def volume_from_array(array: np.ndarray, affine: np.ndarray, name: str = "the array") -> Volume:
+    """An image that a program holds in memory, in the frame of this module.
+
+    Args:
+        array: (I, J, K) numbers, its axes in any order and direction that the affine says.
+        affine: (4, 4), from voxel indices of ``array`` to millimetres in the RAS+ world.
+        name: what messages call it.
+
+    Raises:
+        ValueError: for an array without three axes or with values that are not finite, or an affine that is none.
+    """
+    if array.ndim != 3 or array.size == 0:
+        raise ValueError(f"{name}: one volume with three axes is expected; this one has the shape {array.shape}.")
+    affine = np.asarray(affine, dtype=np.float64)
+    if affine.shape != (4, 4):
+        raise ValueError(f"{name}: an affine has the shape (4, 4); this one has {affine.shape}.")
+    return _to_lps(_compact(array[None], Path(name)), affine, Path(name))
+
+
+def mask_on_source_grid(mask: np.ndarray, like: Volume) -> np.ndarray:
+    """A mask (I, J, K) in the frame of ``like.array``, on the grid of the file or array that ``like`` was made from."""
+    return apply_orientation(mask, ornt_transform(_LPS, io_orientation(like.source_affine)))
+
+
 def read_mask(path: str | Path) -> Volume:
     """Reads a mask or label map: whole numbers, 0 for background. A picture that holds only 0 and 255 is read as 0
     and 1, one in colours by the brightest of its channels.
@@ -137,7 +169,7 @@ def write_mask(mask: np.ndarray, like: Volume, path: str | Path) -> None:
     if mask.min() < 0 or mask.max() > np.iinfo(np.int16).max or (mask != np.round(mask)).any():
         raise ValueError(f"{path}: a mask holds whole numbers from 0 to 32767, not {mask.min()}..{mask.max()}.")
     mask = mask.astype(np.uint8 if mask.max() <= 255 else np.int16)
-    grid = apply_orientation(mask, ornt_transform(_LPS, io_orientation(like.source_affine)))
+    grid = mask_on_source_grid(mask, like)
     if name.endswith(".png"):
         if grid.shape[2] != 1 or grid.dtype != np.uint8:
             raise ValueError(f"{path}: a PNG holds one slice with labels up to 255. Choose .nii.gz instead.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -13,9 +14,15 @@ from torch.nn import functional as F
 from monai_cobot.networks._segment_anything import Sam
 from monai_cobot.networks.decoding import decode_masks
 from monai_cobot.networks.encoder import use_own_encoder
-from monai_cobot.networks.frame import boxes_to_sam_frame, pad_to_square, resize_longest_side, resized_shape
+from monai_cobot.networks.frame import (
+    boxes_to_sam_frame,
+    pad_to_square,
+    points_to_sam_frame,
+    resize_longest_side,
+    resized_shape,
+)
 from monai_cobot.networks.precision import autocast_to, computing_type
-from monai_cobot.networks.prompts import embed_boxes
+from monai_cobot.networks.prompts import embed_boxes, embed_points
 
 
 class FrozenFeatures(NamedTuple):
@@ -78,7 +85,7 @@ class PromptableSam(nn.Module):
         image_shape = (int(image.shape[-2]), int(image.shape[-1]))
         boxes = _checked_boxes(boxes, image, image_shape)  # before the encoder, which takes long
         embedding = self.encode(image) if features is None else self.encode_rest(features)
-        logits, _ = self._decode(embedding, boxes, image_shape)
+        logits, _ = self._decode(embedding, self._embed_boxes(boxes, image_shape), image_shape)
         if isinstance(image, MetaTensor):
             return MetaTensor(logits).copy_meta_from(image)
         return logits
@@ -118,6 +125,27 @@ class PromptableSam(nn.Module):
         with self._autocast():
             return self.sam.image_encoder(features.values, features.depth)
 
+    @torch.no_grad()
+    def encode_stepwise(self, image: Tensor) -> Iterator[FrozenFeatures]:
+        """``encode`` block by block, for whoever may want to stop or to wait in between.
+
+        Args:
+            image: as in ``encode``.
+
+        Yields:
+            The features of depth 0, 1, ...; the values of the last are exactly what ``encode`` gives.
+
+        Raises:
+            ValueError: as in ``encode``.
+        """
+        features = self.encode_frozen(image, 0)
+        yield features
+        while features.depth <= len(self.sam.image_encoder.blocks):
+            with self._autocast():
+                values = self.sam.image_encoder(features.values, features.depth, features.depth + 1)
+            features = FrozenFeatures(values, features.depth + 1)
+            yield features
+
     def _autocast(self) -> AbstractContextManager:
         return autocast_to(self.computing_type(), self.sam.pixel_mean.device)
 
@@ -134,19 +162,31 @@ class PromptableSam(nn.Module):
         with self._autocast():
             return self.sam.image_encoder(image.to(self.sam.image_encoder.pos_embed.dtype), None, until)
 
-    def decode(self, embedding: Tensor, boxes: Tensor | None, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Decode masks from image embeddings.
+    def decode(
+        self,
+        embedding: Tensor,
+        boxes: Tensor | None,
+        image_shape: tuple[int, int],
+        points: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode masks from image embeddings and prompts: boxes, points, or points together with a box.
 
         Args:
             embedding: (B, C, h, w), from ``encode``.
-            boxes: as in ``forward``.
+            boxes: as in ``forward``; None for the whole image or, where there are points, for no box.
             image_shape: rows and columns of the images that were encoded.
+            points: (B, N, P, 2) as x, y in pixels of the image, the middle of the first pixel at 0.5; P points for each
+                of N objects, N as in the boxes.
+            labels: (B, N, P), 1 for a point in the object, 0 for one outside it, -1 for none, where objects have
+                different numbers of points.
 
         Returns:
             logits (B, N, H, W) in float32 and SAM's prediction of their IoU with the true masks, (B, N) in float32.
 
         Raises:
-            ValueError: as in ``forward`` for the boxes, or the embedding is of another SAM or image size.
+            ValueError: as in ``forward`` for the boxes; the points or labels are of a wrong shape, outside the image or
+                of an unknown label; or the embedding is of another SAM or image size.
         """
         encoder = self.sam.prompt_encoder
         expected = (encoder.embed_dim, *encoder.image_embedding_size)
@@ -155,12 +195,37 @@ class PromptableSam(nn.Module):
                 f"Expected embeddings of shape (B, {', '.join(map(str, expected))}), got {tuple(embedding.shape)}: "
                 "encode the image with this network."
             )
-        return self._decode(embedding, _checked_boxes(boxes, embedding, image_shape), image_shape)
+        if points is None:
+            if labels is not None:
+                raise ValueError("Expected points with the labels, got labels alone.")
+            boxes = _checked_boxes(boxes, embedding, image_shape)
+            return self._decode(embedding, self._embed_boxes(boxes, image_shape), image_shape)
+        points, labels = _checked_points(points, labels, embedding, image_shape)
+        if boxes is not None:
+            boxes = _checked_boxes(boxes, embedding, image_shape)
+            if boxes.shape[1] != points.shape[1]:
+                raise ValueError(
+                    f"Expected as many boxes as groups of points, got {boxes.shape[1]} and {points.shape[1]}."
+                )
+        return self._decode(embedding, self._embed_prompts(boxes, points, labels, image_shape), image_shape)
 
-    def _decode(self, embedding: Tensor, boxes: Tensor, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """``decode`` for boxes (B, N, 4) that were checked."""
-        size = self.sam.image_encoder.img_size
-        sparse = embed_boxes(self.sam.prompt_encoder, boxes_to_sam_frame(boxes, image_shape, size))
+    def _embed_boxes(self, boxes: Tensor, image_shape: tuple[int, int]) -> Tensor:
+        """Boxes (B, N, 4) that were checked -> (B, N, 2, C)."""
+        boxes = boxes_to_sam_frame(boxes, image_shape, self.sam.image_encoder.img_size)
+        return embed_boxes(self.sam.prompt_encoder, boxes)
+
+    def _embed_prompts(
+        self, boxes: Tensor | None, points: Tensor, labels: Tensor, image_shape: tuple[int, int]
+    ) -> Tensor:
+        """Points (B, N, P, 2), with or without boxes (B, N, 4) -> (B, N, tokens, C), in SAM's order."""
+        points = points_to_sam_frame(points, image_shape, self.sam.image_encoder.img_size)
+        if boxes is None:  # a point that is none stands where SAM learned to expect the box
+            points, labels = F.pad(points, (0, 0, 0, 1)), F.pad(labels, (0, 1), value=-1)
+        tokens = embed_points(self.sam.prompt_encoder, points, labels)
+        return tokens if boxes is None else torch.cat((tokens, self._embed_boxes(boxes, image_shape)), dim=2)
+
+    def _decode(self, embedding: Tensor, sparse: Tensor, image_shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """``decode`` for the tokens (B, N, T, C) of the prompts."""
         with self._autocast():
             logits, quality = decode_masks(self.sam, embedding, sparse)
         return self._resize_to_image(logits.float(), image_shape), quality.float()
@@ -225,4 +290,38 @@ def _check_box_values(boxes: Tensor, image_shape: tuple[int, int]) -> None:
         raise ValueError(
             f"Box {boxes[index].tolist()} at index {index} is inverted, empty, not finite or outside the image: "
             f"expected x_low < x_high and y_low < y_high in pixels of an image of {width} columns and {height} rows."
+        )
+
+
+def _checked_points(
+    points: Tensor, labels: Tensor | None, batch: Tensor, image_shape: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Points as plain float32 and labels as integers, on the device of a batch of embeddings."""
+    if points.ndim != 4 or points.shape[-1] != 2 or points.shape[0] != batch.shape[0] or 0 in points.shape:
+        raise ValueError(
+            f"Expected points of shape (B, N, P, 2), at least one an object, for a batch of {batch.shape[0]}, got "
+            f"{tuple(points.shape)}."
+        )
+    if labels is None or labels.shape != points.shape[:-1]:
+        got = None if labels is None else tuple(labels.shape)
+        raise ValueError(f"Expected one label a point, of shape {tuple(points.shape[:-1])}, got {got}.")
+    points = _plain(points).float().to(batch.device)
+    labels = _plain(labels).long().to(batch.device)
+    if not torch.jit.is_tracing() and not torch.compiler.is_compiling():  # there, values are not known yet
+        _check_point_values(points, labels, image_shape)
+    return points, labels
+
+
+def _check_point_values(points: Tensor, labels: Tensor, image_shape: tuple[int, int]) -> None:
+    if not ((labels >= -1) & (labels <= 1)).all():
+        raise ValueError(
+            f"Expected the labels 1 (inside), 0 (outside) and -1 (no point), got {labels.unique().tolist()}."
+        )
+    height, width = image_shape
+    inside = ((points >= 0) & (points <= points.new_tensor((width, height)))).all(-1)  # false for NaN
+    wrong = ~inside & (labels >= 0)
+    if wrong.any():
+        index = tuple(wrong.nonzero()[0].tolist())
+        raise ValueError(
+            f"Point {points[index].tolist()} at index {index} is outside an image of {width} columns and {height} rows."
         )

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from nibabel.orientations import aff2axcodes, apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from PIL import Image
 
-from monai_cobot.data import read_mask, read_volume, write_mask
+from monai_cobot.data import mask_on_source_grid, read_mask, read_volume, volume_from_array, write_mask
 
 ORIENTATIONS = ["LPS", "RAS", "LAS", "SPR", "IRA", "AIL", "PSR"]
 LPS_AFFINE = np.array([[-2.0, 0, 0, 30], [0, -3.0, 0, -12], [0, 0, 4.0, 7], [0, 0, 0, 1]])
@@ -237,3 +237,27 @@ def test_a_torso_lies_as_its_labels_say(shared_data: Path) -> None:
     assert middle["spleen"][0] > middle["liver"][0]  # I grows to the patient's left
     vertebra = np.argwhere(mask == 31).mean(axis=0) if (mask == 31).any() else np.array([0, 99, 0])
     assert vertebra[1] > middle["liver"][1]  # J grows to posterior
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_an_array_in_memory_is_turned_as_its_file_would_be_and_masks_go_back_onto_its_grid(orientation, tmp_path):
+    array, affine = turned_to(lps_array(), orientation, LPS_AFFINE)
+    nib.save(nib.Nifti1Image(array, affine), tmp_path / "image.nii.gz")
+    volume, file = volume_from_array(array, affine), read_volume(tmp_path / "image.nii.gz")
+    assert np.array_equal(volume.array, file.array)
+    assert np.allclose(volume.affine, file.affine)
+    assert np.array_equal(mask_on_source_grid(volume.array[0], volume), array)
+
+
+@pytest.mark.parametrize(
+    ("array", "affine", "message"),
+    [
+        (np.zeros((3, 4)), np.eye(4), r"three axes.*\(3, 4\)"),
+        (np.zeros((3, 4, 5)), np.eye(3), r"affine has the shape \(4, 4\)"),
+        (np.full((3, 4, 5), np.nan), np.eye(4), "NaN"),
+        (np.zeros((3, 4, 5)), np.zeros((4, 4)), "not a rotation and a scale"),
+    ],
+)
+def test_an_array_in_memory_is_checked(array, affine, message):
+    with pytest.raises(ValueError, match=message):
+        volume_from_array(array, affine)

@@ -237,3 +237,67 @@ def test_gradient_checkpointing_gives_the_same_gradients_and_survives_copying(
     assert runs == [2, 2, 2, 1]
     for gradient in gradients[:3]:
         assert difference(gradient, gradients[3]) < 1e-5
+
+
+@pytest.mark.parametrize("with_boxes", [True, False], ids=["box and points", "points alone"])
+def test_points_equal_those_of_the_stock_modules(random_sam: BuildSam, with_boxes: bool) -> None:
+    sam = random_sam()
+    network = PromptableSam(sam)
+    shape = (30, 50)
+    image = torch.rand(1, 3, *shape)
+    pixels = torch.tensor([[[10, 5], [40, 20]], [[3, 29], [0, 0]]])  # columns and rows
+    labels = torch.tensor([[1, 0], [1, 1]])
+    boxes = boxes_of(1, 2, *shape)[0] if with_boxes else None
+    with torch.no_grad():
+        embedding = network.encode(image)
+        ours, quality = network.decode(
+            embedding, None if boxes is None else boxes[None], shape, pixels[None] + 0.5, labels[None]
+        )
+        # segment_anything's ResizeLongestSide.apply_coords on the pixels' centres
+        theirs_points = (pixels + 0.5) * torch.tensor((64 / 50, 38 / 30)) - 0.5
+        in_frame = None if boxes is None else boxes_to_sam_frame(boxes, shape, 64)
+        sparse, dense = sam.prompt_encoder(points=(theirs_points, labels), boxes=in_frame, masks=None)
+        low, their_quality = sam.mask_decoder(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, False)
+        theirs = sam.postprocess_masks(low, (38, 64), shape)
+    assert difference(ours[0], theirs[:, 0]) < 1e-4
+    assert difference(quality[0], their_quality[:, 0]) < 1e-4
+
+
+def test_points_that_are_none_stand_for_no_prompt_at_all(random_sam: BuildSam) -> None:
+    network = PromptableSam(random_sam())
+    embedding = network.encode(torch.rand(1, 1, 40, 56))
+    points = torch.tensor([[[[12.0, 7.0], [500.0, -3.0]]]])
+    padded, _ = network.decode(embedding, None, (40, 56), points, torch.tensor([[[1, -1]]]))
+    elsewhere, _ = network.decode(embedding, None, (40, 56), points.abs() / 13, torch.tensor([[[1, -1]]]))
+    moved, _ = network.decode(embedding, None, (40, 56), points, torch.tensor([[[0, -1]]]))
+    assert torch.isfinite(padded).all()
+    assert not torch.allclose(padded, elsewhere)
+    assert not torch.allclose(padded, moved)
+
+
+@pytest.mark.parametrize(
+    ("points", "labels", "boxes", "message"),
+    [
+        ([[[1.0, 2.0]]], [[1]], None, r"\(1, 1, 2\)"),
+        ([[[[1.0, 2.0]]]], [[[2]]], None, r"got \[2\]"),
+        ([[[[1.0, 2.0]]]], None, None, "one label a point"),
+        ([[[[57.0, 2.0]]]], [[[0]]], None, "outside an image of 56 columns and 40 rows"),
+        ([[[[float("nan"), 2.0]]]], [[[0]]], None, "outside"),
+        ([[[[1.0, 2.0]]]], [[[1]]], [[[0.0, 0, 9, 9], [0, 0, 9, 9]]], "as many boxes as groups of points, got 2 and 1"),
+        (None, [[[1]]], None, "labels alone"),
+    ],
+)
+def test_wrong_points_are_refused(random_sam: BuildSam, points: list, labels: list, boxes: list, message: str) -> None:
+    network = PromptableSam(random_sam())
+    as_tensor = [None if value is None else torch.tensor(value) for value in (boxes, points, labels)]
+    with pytest.raises(ValueError, match=message):
+        network.decode(torch.zeros(1, 128, 8, 8), as_tensor[0], (40, 56), *as_tensor[1:])
+
+
+def test_encoding_step_by_step_ends_with_the_same_embedding(random_sam: BuildSam) -> None:
+    network = PromptableSam(random_sam())
+    image = torch.rand(2, 1, 40, 56)
+    steps = list(network.encode_stepwise(image))
+    assert [features.depth for features in steps] == list(range(10))
+    with torch.no_grad():
+        assert torch.equal(steps[-1].values, network.encode(image))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from ignite.metrics import Metric
 
+from monai_cobot.data import SliceDataset
 from monai_cobot.reports import CaseScores, dice_coefficient
 
 
@@ -53,11 +55,32 @@ class CaseDice(Metric):
         if dist.is_available() and dist.is_initialized():
             parts = [{} for _ in range(dist.get_world_size())]
             dist.all_gather_object(parts, self._voxels)
-        total: dict[tuple[str, str], torch.Tensor] = {}
-        for part in parts:
-            for key, count in part.items():
-                total[key] = total.get(key, 0) + count
-        self.scores = CaseScores()
-        for (case, label), count in sorted(total.items(), key=lambda item: item[0][::-1]):
-            self.scores.add(case, label, dice_coefficient(*count.tolist()))
+        self.scores = _scores(parts)
         return self.scores.mean()
+
+
+def dice_of(dataset: SliceDataset, predict: Callable[[dict[str, Any]], torch.Tensor]) -> CaseScores:
+    """DSC of each case and label by a rule that needs no network, in this process alone.
+
+    Args:
+        dataset: the slices.
+        predict: a sample to its mask (H, W).
+    """
+    dice = CaseDice()
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        masks = {"pred": predict(sample)[None, None], "label": sample["label"][None]}
+        dice.update(([sample["case"]], [sample["label_name"]], masks))
+    return _scores([dice._voxels])
+
+
+def _scores(parts: list[dict[tuple[str, str], torch.Tensor]]) -> CaseScores:
+    """DSC from voxel counts of (prediction and truth, prediction, truth), the parts of a case added up."""
+    total: dict[tuple[str, str], torch.Tensor] = {}
+    for part in parts:
+        for key, count in part.items():
+            total[key] = total.get(key, 0) + count
+    scores = CaseScores()
+    for (case, label), count in sorted(total.items(), key=lambda item: item[0][::-1]):
+        scores.add(case, label, dice_coefficient(*count.tolist()))
+    return scores

@@ -11,7 +11,7 @@ from torch import nn
 from monai_cobot.data import SliceDataset
 from monai_cobot.handlers.case_dice import CaseDice
 from monai_cobot.handlers.overlays import choose_samples, overlays_of, predict_masks
-from monai_cobot.reports import overlay_sheet, score_table, write_csv
+from monai_cobot.reports import dice_table, overlay_sheet, write_csv
 
 
 class EvaluationReport:
@@ -43,5 +43,5 @@ class EvaluationReport:
         overlays = overlays_of(samples, predict_masks(self.network, samples))
         overlay = overlay_sheet(overlays, self.folder / "overlay.png", title=self.title)
         scores = write_csv(self.folder / "scores.csv", {"prediction": self.dice.scores})
-        print(f"\n{self.title}: DSC\n\n{score_table(self.dice.scores)}\n")
+        print(f"\n{self.title}\n\n{dice_table({'': self.dice.scores})}\n")
         print(f"overlays:            {overlay}\nscores of each case: {scores}")

@@ -11,18 +11,21 @@ from safetensors.torch import load_file
 from torch import nn
 
 from monai_cobot.data import SliceDataset
+from monai_cobot.handlers.case_dice import dice_of
 from monai_cobot.handlers.history import TrainingHistory
 from monai_cobot.handlers.overlays import choose_samples, overlays_of, predict_masks
 from monai_cobot.peft import Adapter
-from monai_cobot.reports import before_after_table, overlay_sheet, plot_training_curves, write_csv
+from monai_cobot.reports import dice_table, overlay_sheet, plot_training_curves, write_csv
+from monai_cobot.transforms import inscribed_ellipse
 
 
 class TrainingReport:
     """Prints a table of the validation DSC before and after training and draws the curves and an overlay sheet.
 
-    "After" is the best epoch, whose adapter it loads into the network. A training that is interrupted from the keyboard
-    is reported likewise, as far as it came. Attach it to the trainer before the :class:`TrainingCheckpoint`, so that
-    "before" is the network before any training, also in a training that is resumed.
+    "Zero-shot" is the network before any training, also in a training that is resumed, and "fine-tuned" the best epoch,
+    whose adapter it loads into the network; beside them stands the ellipse inscribed in the box, which needs neither
+    image nor network. A training that is interrupted from the keyboard is reported likewise, as far as it came. Attach
+    it to the trainer before the :class:`TrainingCheckpoint`.
 
     Args:
         history: what every epoch reached.
@@ -68,11 +71,13 @@ class TrainingReport:
         weights = self.folder / "best" / "adapter_model.safetensors"
         self.adapter.load_state_dict(load_file(weights))
         curves = plot_training_curves(self.history.epochs, self.folder / "curves.png", title=self.title)
+        ellipse = dice_of(self.dataset, lambda sample: inscribed_ellipse(sample["box"], sample["label"].shape[-2:]))
+        columns = {"ellipse": ellipse, "zero-shot": self.history.before, "fine-tuned": best}
         overlays = overlays_of(self._samples, predict_masks(self.network, self._samples), self._before)
         overlay = overlay_sheet(overlays, self.folder / "overlay.png", title=self.title)
-        scores = write_csv(self.folder / "scores.csv", {"before": self.history.before, "after": best})
-        print(f"\n{self.title}: validation DSC before training and after its best epoch, {self.history.best_epoch}\n")
-        print(before_after_table(self.history.before, best))
+        scores = write_csv(self.folder / "scores.csv", columns)
+        print(f"\n{self.title}: validation DSC, fine-tuned for {self.history.best_epoch} epochs (the best)\n")
+        print(dice_table(columns))
         print()
         for name, path in {
             "adapter": weights.parent,

@@ -60,7 +60,7 @@ def overlay_sheet(samples: Sequence[OverlaySample], path: str | os.PathLike[str]
     if not 1 <= len(samples) <= _MOST_SAMPLES:
         raise ValueError(f"a sheet holds 1 to {_MOST_SAMPLES} samples, got {len(samples)}")
     checked = [check_sample(sample) for sample in samples]
-    columns = ["image and box", "truth", "before training", "after training"]
+    columns = ["image and box", "truth", "zero-shot", "fine-tuned"]
     if all(sample.before is None for sample in checked):
         columns[2:] = ["prediction"]
 
@@ -86,8 +86,8 @@ def overlay_sheet(samples: Sequence[OverlaySample], path: str | os.PathLike[str]
 _COLUMN_COLOURS = {
     "image and box": BOX_COLOUR,
     "truth": TRUTH_COLOUR,
-    "before training": BEFORE_COLOUR,
-    "after training": AFTER_COLOUR,
+    "zero-shot": BEFORE_COLOUR,
+    "fine-tuned": AFTER_COLOUR,
     "prediction": AFTER_COLOUR,
 }
 
@@ -142,10 +142,10 @@ def _draw_row(sample: CheckedSample, panels: dict[str, Axes], aspect: float) -> 
     if enlarged is not None:
         _draw_box(panels["truth"], sample.box)
 
-    judged = panels.get("after training") or panels["prediction"]
+    judged = panels.get("fine-tuned") or panels["prediction"]
     _draw_prediction(judged, sample, sample.after, AFTER_COLOUR, window)
-    if "before training" in panels:
-        _draw_prediction(panels["before training"], sample, sample.before, BEFORE_COLOUR, window)
+    if "zero-shot" in panels:
+        _draw_prediction(panels["zero-shot"], sample, sample.before, BEFORE_COLOUR, window)
 
 
 def _draw_prediction(

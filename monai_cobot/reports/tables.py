@@ -13,46 +13,30 @@ from monai_cobot.reports.dice import CaseScores
 _Row = tuple[str, ...]
 
 
-def score_table(scores: CaseScores, *, markdown: bool = False) -> str:
+def dice_table(columns: Mapping[str, CaseScores], *, markdown: bool = False) -> str:
     """The DSC of each label: number of cases, mean and standard deviation over them, and the mean over labels.
 
+    Two or more columns end with the gain of the last over the one before it.
+
     Args:
-        scores: the DSC of every case and label.
+        columns: a column's name to the DSC of every case and label, e.g. ``{"zero-shot": ..., "fine-tuned": ...}``.
         markdown: as a Markdown table instead of plain aligned columns.
 
     Raises:
-        ValueError: if there is no score.
+        ValueError: if there is no column or no score, or the columns hold different cases or labels.
     """
-    rows = [(label.label, str(label.cases), _mean(label.mean, label.standard_deviation)) for label in scores.summary()]
-    return _render(("label", "cases", "DSC"), rows, ("mean", "", f"{scores.mean():.3f}"), markdown)
-
-
-def before_after_table(before: CaseScores, after: CaseScores, *, markdown: bool = False) -> str:
-    """The DSC of each label before and after training: mean and standard deviation over its cases, and the difference.
-
-    Args:
-        before: the DSC of every case and label before training.
-        after: the same after training.
-        markdown: as a Markdown table instead of plain aligned columns.
-
-    Raises:
-        ValueError: if there is no score, or the two hold different cases or labels.
-    """
-    _check_same_cases({"before": before, "after": after})
-    befores = {label.label: label for label in before.summary()}
-    rows = [
-        (
-            label.label,
-            str(label.cases),
-            _mean(befores[label.label].mean, befores[label.label].standard_deviation),
-            _mean(label.mean, label.standard_deviation),
-            f"{label.mean - befores[label.label].mean:+.3f}",
-        )
-        for label in after.summary()
-    ]
-    difference = after.mean() - before.mean()
-    mean = ("mean", "", f"{before.mean():.3f}", f"{after.mean():.3f}", f"{difference:+.3f}")
-    return _render(("label", "cases", "DSC before", "DSC after", "difference"), rows, mean, markdown)
+    _check_same_cases(columns)
+    compared = len(columns) > 1
+    summaries = [scores.summary() for scores in columns.values()]
+    rows = []
+    for labels in zip(*summaries, strict=True):
+        cells = [_mean(label.mean, label.standard_deviation) for label in labels]
+        gain = [f"{labels[-1].mean - labels[-2].mean:+.3f}"] if compared else []
+        rows.append((labels[0].label, str(labels[0].cases), *cells, *gain))
+    means = [scores.mean() for scores in columns.values()]
+    last = ("mean", "", *(f"{mean:.3f}" for mean in means), *([f"{means[-1] - means[-2]:+.3f}"] if compared else []))
+    header = ("label", "cases", *(f"DSC {name}".strip() for name in columns), *(["gain"] if compared else []))
+    return _render(header, rows, last, markdown)
 
 
 def write_csv(path: str | os.PathLike[str], columns: Mapping[str, CaseScores]) -> Path:

@@ -29,6 +29,7 @@ from monai_cobot.transforms.slices import (
     take_slice,
     volume_from_slices,
 )
+from monai_cobot.transforms.stand_ins import inscribed_ellipse, otsu_in_box
 
 __all__ = [
     "INTENSITY_PRESETS",
@@ -48,8 +49,10 @@ __all__ = [
     "box_from_mask",
     "check_box",
     "find_preset",
+    "inscribed_ellipse",
     "intensity_range",
     "jitter_box",
+    "otsu_in_box",
     "place_slice",
     "scale_intensity",
     "slices_of",

@@ -24,7 +24,7 @@ def test_an_adapter_scores_what_its_training_reported(
         min_foreground=20,
         output_dir=str(tmp_path),
     )
-    reported = scores(trained / "scores.csv", "dice_after")
+    reported = scores(trained / "scores.csv", "dice_fine-tuned")
     assert scores(tmp_path / "scores.csv", "dice_prediction") == reported
     assert {label for _, label in reported} == {"liver", "spleen", "right kidney", "left kidney", "stomach"}
     assert max(reported.values()) > 0
@@ -38,7 +38,7 @@ def test_without_an_adapter_sam_scores_what_it_did_before_training(
     run: Run, phantom: Path, trained: Path, tmp_path: Path
 ) -> None:
     run("evaluate", dataset_dir=str(phantom), output_dir=str(tmp_path), **TINY)
-    assert scores(tmp_path / "scores.csv", "dice_prediction") == scores(trained / "scores.csv", "dice_before")
+    assert scores(tmp_path / "scores.csv", "dice_prediction") == scores(trained / "scores.csv", "dice_zero-shot")
 
 
 def test_variant_image_size_preset_and_labels_are_the_adapters(run: Run, phantom: Path, tmp_path: Path) -> None:

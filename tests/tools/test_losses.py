@@ -1,9 +1,7 @@
 """What pretraining minimises and reports."""
 
-import math
-
 import torch
-from pretraining.losses import dice_score, inscribed_ellipses, mask_loss, overlap
+from pretraining.losses import dice_score, mask_loss, overlap
 
 
 def test_the_right_mask_with_the_right_quality_costs_nothing_and_others_more() -> None:
@@ -33,10 +31,3 @@ def test_overlap_is_the_intersection_over_the_union() -> None:
     logits[..., 1:3, :] = 1
     assert overlap(logits, masks).item() == torch.tensor(1 / 3)
     assert dice_score(logits > 0, masks > 0, torch.ones(1, 1)) == 0.5
-
-
-def test_an_inscribed_ellipse_fills_pi_quarters_of_its_box_and_touches_its_sides() -> None:
-    ellipse = inscribed_ellipses(torch.tensor([[[10.0, 20.0, 110.0, 80.0]]]), 128)[0, 0]
-    assert abs(ellipse.sum().item() / (100 * 60) - math.pi / 4) < 0.01
-    rows, columns = ellipse.any(1).nonzero(), ellipse.any(0).nonzero()
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20, 79, 10, 109)

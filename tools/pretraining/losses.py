@@ -1,6 +1,5 @@
 """What training minimises, and the score it is judged by."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -40,13 +39,3 @@ def dice_score(predicted: Tensor, truth: Tensor, weights: Tensor) -> float:
     shared = (predicted & truth).sum((2, 3))
     dice = 2 * shared / (predicted.sum((2, 3)) + truth.sum((2, 3))).clamp_min(1)
     return float((dice * weights).sum() / weights.sum().clamp_min(1))
-
-
-def inscribed_ellipses(boxes: Tensor, size: int) -> Tensor:
-    """The ellipses that touch all sides of boxes, what a mask is without looking: (B, M, 4) -> (B, M, size, size)."""
-    centres = torch.arange(size, device=boxes.device) + 0.5
-    low, high = boxes[..., :2], boxes[..., 2:]
-    middle, radii = ((low + high) / 2)[..., None, None], ((high - low) / 2)[..., None, None]  # (B, M, 2, 1, 1)
-    x = (centres - middle[:, :, 0]) / radii[:, :, 0]
-    y = (centres.unsqueeze(1) - middle[:, :, 1]) / radii[:, :, 1]
-    return x.square() + y.square() < 1

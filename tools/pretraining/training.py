@@ -14,7 +14,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from monai_cobot.files import write_atomically
-from pretraining.losses import dice_score, inscribed_ellipses, mask_loss
+from monai_cobot.transforms import inscribed_ellipse
+from pretraining.losses import dice_score, mask_loss
 from pretraining.network import ResizableSam
 from pretraining.prompts import Targets, choose_targets, correcting_clicks, first_clicks, jitter_boxes
 from pretraining.scenes import generate
@@ -212,9 +213,8 @@ class Trainer:
             logits, _ = self.network.decode(self.network.encode(images), self.network.box_tokens(targets.boxes))
             predicted = F.interpolate(logits, targets.masks.shape[-2:], mode="bilinear", align_corners=False) > 0
             found.append(dice_score(predicted, targets.masks, targets.weights))
-            ellipse.append(
-                dice_score(inscribed_ellipses(targets.boxes, self._stage.size), targets.masks, targets.weights)
-            )
+            ellipses = inscribed_ellipse(targets.boxes, targets.masks.shape[-2:])
+            ellipse.append(dice_score(ellipses, targets.masks, targets.weights))
         torch._foreach_copy_(list(self.parameters.values()), training)
         return {"dice": sum(found) / len(found), "ellipse_dice": sum(ellipse) / len(ellipse)}
 

@@ -3,6 +3,7 @@
 from monai_cobot.reports._overlay_sample import OverlaySample
 from monai_cobot.reports.curves import EpochRecord, plot_training_curves
 from monai_cobot.reports.dice import CaseScores, LabelSummary, dice_coefficient
+from monai_cobot.reports.mask_scores import MaskScores, score_mask
 from monai_cobot.reports.overlay import overlay_sheet
 from monai_cobot.reports.tables import dice_table, write_csv
 
@@ -10,10 +11,12 @@ __all__ = [
     "CaseScores",
     "EpochRecord",
     "LabelSummary",
+    "MaskScores",
     "OverlaySample",
     "dice_coefficient",
     "dice_table",
     "overlay_sheet",
     "plot_training_curves",
+    "score_mask",
     "write_csv",
 ]

@@ -1,0 +1,181 @@
+"""Voxels: the grid of a volume, boxes and masks in it.
+
+Indices are Slicer's (i, j, k); an array of a volume is (K, J, I), as ``slicer.util.arrayFromVolume`` gives it. The
+centre of a voxel has whole indices. World coordinates are RAS in millimetres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class VoxelBox:
+    """A box of whole voxels, half-open: voxel (i, j, k) is inside where low <= (i, j, k) < high.
+
+    Attributes:
+        low: (i, j, k) of its first voxel.
+        high: (i, j, k) behind its last voxel.
+
+    Raises:
+        ValueError: a box without voxels.
+    """
+
+    low: tuple[int, int, int]
+    high: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"A box from {self.low} to {self.high} holds no voxel: low must be less than high.")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(K, J, I) of an array with a value for each voxel."""
+        i, j, k = (high - low for low, high in zip(self.low, self.high, strict=True))
+        return k, j, i
+
+    @property
+    def extent(self) -> tuple[int, int, int, int, int, int]:
+        """As VTK writes it: first and last index along i, j and k."""
+        (i0, j0, k0), (i1, j1, k1) = self.low, self.high
+        return i0, i1 - 1, j0, j1 - 1, k0, k1 - 1
+
+    @classmethod
+    def from_extent(cls, extent: tuple[int, ...]) -> VoxelBox:
+        """The box of a VTK extent that is not empty."""
+        i0, i1, j0, j1, k0, k1 = extent
+        return cls((i0, j0, k0), (i1 + 1, j1 + 1, k1 + 1))
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """What picks the box out of an array (K, J, I) that begins at voxel (0, 0, 0)."""
+        i, j, k = (slice(low, high) for low, high in zip(self.low, self.high, strict=True))
+        return k, j, i
+
+    def within(self, outer: VoxelBox) -> tuple[slice, slice, slice]:
+        """What picks the box out of the array of a box that holds it."""
+        offset = VoxelBox(
+            tuple(low - start for low, start in zip(self.low, outer.low, strict=True)),
+            tuple(high - start for high, start in zip(self.high, outer.low, strict=True)),
+        )
+        return offset.slices
+
+    def holds(self, other: VoxelBox) -> bool:
+        """Whether every voxel of the other box is in this one."""
+        return self.intersection(other) == other
+
+    def intersection(self, other: VoxelBox) -> VoxelBox | None:
+        """The voxels that both have; None where there are none."""
+        low = tuple(map(max, self.low, other.low))
+        high = tuple(map(min, self.high, other.high))
+        return VoxelBox(low, high) if all(map(int.__lt__, low, high)) else None
+
+    def union(self, other: VoxelBox) -> VoxelBox:
+        """The smallest box that holds both."""
+        return VoxelBox(tuple(map(min, self.low, other.low)), tuple(map(max, self.high, other.high)))
+
+    def grown(self, margin: int) -> VoxelBox:
+        """The box with so many more voxels on every side."""
+        return VoxelBox(tuple(index - margin for index in self.low), tuple(index + margin for index in self.high))
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where the voxels of a volume are.
+
+    Attributes:
+        ijk_to_ras: (4, 4), from voxel indices to millimetres in the world, every parent transform included.
+        dimensions: numbers of voxels along i, j and k.
+    """
+
+    ijk_to_ras: np.ndarray
+    dimensions: tuple[int, int, int]
+
+    @property
+    def box(self) -> VoxelBox:
+        """All its voxels."""
+        return VoxelBox((0, 0, 0), self.dimensions)
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """(3,), voxel size along i, j and k in millimetres."""
+        return np.linalg.norm(self.ijk_to_ras[:3, :3], axis=0)
+
+    def to_ijk(self, points: np.ndarray) -> np.ndarray:
+        """Points (N, 3) in the world -> continuous voxel indices (N, 3)."""
+        return transformed(np.linalg.inv(self.ijk_to_ras), points)
+
+    def to_ras(self, indices: np.ndarray) -> np.ndarray:
+        """Continuous voxel indices (N, 3) -> points (N, 3) in the world."""
+        return transformed(self.ijk_to_ras, indices)
+
+    def offset_in(self, other: Grid) -> tuple[int, int, int] | None:
+        """Voxel (0, 0, 0) of this grid as a voxel of another one; None where the voxels of the two do not coincide.
+
+        They may be a thousandth of a voxel apart at the corners: files hold rounded numbers.
+        """
+        between = np.linalg.inv(other.ijk_to_ras) @ self.ijk_to_ras
+        offset = np.rint(between[:3, 3])
+        shifted = np.eye(4)
+        shifted[:3, 3] = offset
+        corners = corners_of(np.zeros(3), np.array(self.dimensions) - 1.0)
+        if np.abs(transformed(between, corners) - transformed(shifted, corners)).max() > 1e-3:
+            return None
+        i, j, k = (int(index) for index in offset)
+        return i, j, k
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelMask:
+    """A mask of the voxels in a box; nothing is said of the voxels outside.
+
+    Attributes:
+        box: where it is.
+        array: (K, J, I) of the box, bool.
+
+    Raises:
+        ValueError: an array of another shape or type than the box asks for.
+    """
+
+    box: VoxelBox
+    array: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.array.dtype != bool or self.array.shape != self.box.shape:
+            raise ValueError(
+                f"Expected a bool array of the shape {self.box.shape} of its box, got {self.array.dtype} of "
+                f"{self.array.shape}."
+            )
+
+    def cropped(self) -> VoxelMask | None:
+        """The same mask in the smallest box; None for an empty mask."""
+        ranges = []
+        for axis in (2, 1, 0):  # i, j, k
+            other = tuple(other for other in range(3) if other != axis)
+            inside = np.flatnonzero(self.array.any(axis=other))
+            if inside.size == 0:
+                return None
+            ranges.append((int(inside[0]), int(inside[-1]) + 1))
+        low, high = zip(*ranges, strict=True)
+        box = VoxelBox(
+            tuple(map(int.__add__, self.box.low, low)),
+            tuple(map(int.__add__, self.box.low, high)),
+        )
+        return VoxelMask(box, self.array[box.within(self.box)])
+
+    def clipped(self, box: VoxelBox) -> VoxelMask | None:
+        """What of it lies in a box; None where nothing does."""
+        inside = self.box.intersection(box)
+        return None if inside is None else VoxelMask(inside, self.array[inside.within(self.box)])
+
+
+def transformed(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (N, 3) through an affine matrix (4, 4) -> (N, 3)."""
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def corners_of(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The eight corners (8, 3) of the box between two points (3,)."""
+    return np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])

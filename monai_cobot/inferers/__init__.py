@@ -1,5 +1,29 @@
-"""How the network is run."""
+"""How the network is run: in training, and from prompts on a volume to masks of it."""
 
+from monai_cobot.inferers.adapters import AdaptedSam, AdapterShelf
+from monai_cobot.inferers.cancel import Cancelled, CancelToken
+from monai_cobot.inferers.embedding_cache import EmbeddingCache
 from monai_cobot.inferers.frozen_features import FrozenFeatureInferer, open_feature_cache
+from monai_cobot.inferers.grid import Region, region_from_source, region_to_source
+from monai_cobot.inferers.prediction import SlicePrediction
+from monai_cobot.inferers.prompts import Point, SlicePrompts
+from monai_cobot.inferers.propagation import EndRules
+from monai_cobot.inferers.session import VolumeSession
 
-__all__ = ["FrozenFeatureInferer", "open_feature_cache"]
+__all__ = [
+    "AdaptedSam",
+    "AdapterShelf",
+    "CancelToken",
+    "Cancelled",
+    "EmbeddingCache",
+    "EndRules",
+    "FrozenFeatureInferer",
+    "Point",
+    "Region",
+    "SlicePrediction",
+    "SlicePrompts",
+    "VolumeSession",
+    "open_feature_cache",
+    "region_from_source",
+    "region_to_source",
+]

@@ -1,0 +1,123 @@
+"""One frozen SAM and several adapters over it, side by side."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from monai_cobot.networks import PromptableSam, base_weights_sha256
+from monai_cobot.networks._segment_anything import Sam
+from monai_cobot.networks.sam import variant_of
+from monai_cobot.peft import load_adapter, read_adapter_config
+from monai_cobot.peft.io import WEIGHTS_FILE
+
+__all__ = ["AdaptedSam", "AdapterShelf"]
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedSam:
+    """A SAM ready to segment, with an adapter or as it is.
+
+    Attributes:
+        name: what a user calls it.
+        network: the network, frozen, in evaluation mode.
+        embedding_source: names everything besides the image that its image embeddings depend on; adapters that leave
+            the image encoder alone have that of the SAM itself.
+        preset: the intensity preset that it was trained with, or None.
+        axis: the slice axis that it was trained on.
+        labels: what it segments, name -> value; empty where it was not said.
+    """
+
+    name: str
+    network: PromptableSam
+    embedding_source: str
+    preset: str | None = None
+    axis: str = "axial"
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+class AdapterShelf:
+    """Adapters over one SAM, which is in memory once: an adapter adds its own weights alone.
+
+    Adapters do not disturb one another and may be used from several threads at once. COBOT is folded on loading: the
+    output is the same, and nothing is mixed at inference.
+
+    Args:
+        sam: frozen and put into evaluation mode here; not adapted.
+        device: where everything runs.
+        precision: as in :class:`~monai_cobot.networks.PromptableSam`.
+
+    Raises:
+        ValueError: the SAM is adapted already, or for an unknown precision.
+    """
+
+    def __init__(self, sam: Sam, device: torch.device | str = "cpu", precision: str = "auto") -> None:
+        if getattr(sam, "adapted_with", None) is not None:
+            raise ValueError("This SAM is adapted already: give the bare SAM, and load its adapters here.")
+        self._base_sha256 = base_weights_sha256(sam)
+        self._sam = sam.requires_grad_(False).to(device).eval()
+        self._precision = precision
+        self._loaded: dict[tuple[Path, str], AdaptedSam] = {}
+        self.base = self._adapted(variant_of(sam), self._sam, self._base_sha256)
+
+    def load(self, folder: str | PathLike[str]) -> AdaptedSam:
+        """The SAM with the adapter of a folder; one that is loaded already, and did not change since, costs nothing.
+
+        Raises:
+            AdapterError: the folder holds no complete adapter, or one of another SAM.
+        """
+        folder = Path(folder).resolve()
+        config = read_adapter_config(folder)
+        key = (folder, config.weights_sha256)
+        if key not in self._loaded:
+            twin = _twin(self._sam, _tensor_names(folder))
+            adapter = load_adapter(twin, folder)
+            adapter.fold()
+            encodes_anew = adapter.count_parameters()["encoder"] > 0
+            twin.requires_grad_(False).eval()
+            weights = f"{self._base_sha256} {config.weights_sha256}" if encodes_anew else self._base_sha256
+            self._loaded[key] = self._adapted(
+                folder.name, twin, weights, config.preset, config.details.get("axis", "axial"), config.labels
+            )
+        return self._loaded[key]
+
+    def forget(self, adapted: AdaptedSam) -> None:
+        """Give the memory of an adapter back."""
+        self._loaded = {key: value for key, value in self._loaded.items() if value is not adapted}
+
+    def _adapted(
+        self,
+        name: str,
+        sam: Sam,
+        weights: str,
+        preset: str | None = None,
+        axis: str = "axial",
+        labels: Mapping[str, int] | None = None,
+    ) -> AdaptedSam:
+        network = PromptableSam(sam, self._precision).eval()
+        size, dtype = sam.image_encoder.img_size, str(network.computing_type()).removeprefix("torch.")
+        digest = hashlib.sha256(weights.encode()).hexdigest()[:32]
+        source = f"embeddings_{variant_of(sam)}_{size}_{dtype}_{digest}"
+        return AdaptedSam(name, network, source, preset, axis, labels or {})
+
+
+def _tensor_names(folder: Path) -> set[str]:
+    with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
+        return set(file.keys())
+
+
+def _twin(sam: Sam, written: set[str]) -> Sam:
+    """A copy of a SAM that shares its tensors, but for those named in ``written``, which an adapter overwrites."""
+    tensors: dict[str, Tensor] = {**dict(sam.named_parameters()), **dict(sam.named_buffers())}
+    shared = {id(tensor): tensor for name, tensor in tensors.items() if name not in written}
+    twin: Sam = copy.deepcopy(sam, shared)
+    assert isinstance(twin, nn.Module)
+    return twin

@@ -1,0 +1,163 @@
+"""From boxes on a few slices to masks on all slices that show the object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from monai_cobot.inferers.cancel import Progress
+from monai_cobot.inferers.grid import Box
+from monai_cobot.inferers.prediction import SlicePrediction, SlicePredictor
+from monai_cobot.inferers.prompts import SlicePrompts
+from monai_cobot.transforms import box_from_mask
+
+__all__ = ["EndRules", "PropagatedSlice", "grown_box", "propagate"]
+
+
+@dataclass(frozen=True)
+class EndRules:
+    """Where an object ends, and how its box goes from slice to slice. The object ends before the first slice that
+    breaks one of the rules.
+
+    Attributes:
+        margin: the next box is the last mask's, larger on each side by this share of its length and by half a pixel.
+        min_quality: the decoder's score, at least this share of the lowest on the slices that were prompted.
+        min_area: area, at least this share of the last slice's.
+        max_area: area, at most this multiple of the last slice's.
+        min_overlap: DSC with the mask of the last slice, at least this.
+        min_familiar: this share of the mask's pixels has intensities that 98 % of the object had on the slices that
+            were prompted.
+    """
+
+    margin: float = 0.03
+    min_quality: float = 0.75
+    min_area: float = 0.3
+    max_area: float = 1.7
+    min_overlap: float = 0.6
+    min_familiar: float = 0.7
+
+
+@dataclass(frozen=True, eq=False)
+class PropagatedSlice:
+    """A slice that shows the object.
+
+    Attributes:
+        box: the box that it was segmented with.
+        prediction: what came out.
+        given: whether a user drew the box.
+    """
+
+    box: Box
+    prediction: SlicePrediction
+    given: bool
+
+
+def propagate(
+    predict: SlicePredictor,
+    axis: str,
+    prompts: Mapping[int, SlicePrompts],
+    limits: range,
+    rules: EndRules = EndRules(),
+    progress: Progress | None = None,
+) -> dict[int, PropagatedSlice]:
+    """Segment an object from prompts on one or more of its slices.
+
+    Between two prompted slices, the box is interpolated linearly. Beyond the first and the last, each box comes from
+    the mask before it, until the object ends (:class:`EndRules`) or the limits are reached.
+
+    Args:
+        predict: segments a slice.
+        axis: slice axis.
+        prompts: slice index -> what was drawn on it.
+        limits: slices that are tried.
+        rules: where the object ends.
+        progress: is told the slices done and, at most, to do.
+
+    Returns:
+        Slice index -> result, rising, for the slices that show the object.
+
+    Raises:
+        ValueError: there are no prompts, or they do not fit.
+        Cancelled: if so asked.
+    """
+    if not prompts:
+        raise ValueError("Propagation starts from a box or points on at least one slice; there are none.")
+    done: dict[int, PropagatedSlice] = {}
+
+    def add(index: int, wanted: SlicePrompts, given: bool) -> PropagatedSlice:
+        prediction = predict(axis, index, wanted)
+        box = wanted.box or _box_of(prediction.mask) or (0.0, 0.0, 1.0, 1.0)
+        done[index] = PropagatedSlice(box, prediction, given)
+        if progress is not None:
+            progress(len(done), len(limits))
+        return done[index]
+
+    given = sorted(prompts)
+    for index in given:
+        add(index, prompts[index], given=True)
+    reference = _Reference(predict, axis, [(index, done[index].prediction) for index in given], rules)
+    for low, high in pairwise(given):
+        for index in range(low + 1, high):
+            share = (index - low) / (high - low)
+            add(index, SlicePrompts(_between(done[low].box, done[high].box, share)), given=False)
+    for start, step in ((given[0], -1), (given[-1], 1)):
+        last, index = done[start], start + step
+        while index in limits and last.prediction.mask.any():
+            box = grown_box(last.prediction.mask, rules.margin)
+            following = add(index, SlicePrompts(box), given=False)
+            if reference.is_beyond(index, following.prediction, last.prediction):
+                del done[index]
+                break
+            last, index = following, index + step
+    if progress is not None:
+        progress(len(limits), len(limits))
+    return dict(sorted(done.items()))
+
+
+class _Reference:
+    """What the object looks like on the slices that were prompted."""
+
+    def __init__(
+        self, predict: SlicePredictor, axis: str, given: list[tuple[int, SlicePrediction]], rules: EndRules
+    ) -> None:
+        self._image = lambda index: predict.image(axis, index)
+        self._rules = rules
+        self._quality = min(prediction.quality for _, prediction in given)
+        values = np.concatenate([self._image(index)[prediction.mask] for index, prediction in given])
+        self._low = float(np.percentile(values, 1)) if values.size else 0.0
+        self._high = float(np.percentile(values, 99)) if values.size else 1.0
+
+    def is_beyond(self, index: int, prediction: SlicePrediction, last: SlicePrediction) -> bool:
+        """Whether a slice lies beyond the object's end, after a last one that did not."""
+        rules, area, last_area = self._rules, np.count_nonzero(prediction.mask), np.count_nonzero(last.mask)
+        if area == 0 or not rules.min_area <= area / last_area <= rules.max_area:
+            return True
+        if prediction.quality < rules.min_quality * self._quality:
+            return True
+        overlap = 2 * np.count_nonzero(prediction.mask & last.mask) / (area + last_area)
+        values = self._image(index)[prediction.mask]
+        familiar = np.count_nonzero((values >= self._low) & (values <= self._high)) / area
+        return bool(overlap < rules.min_overlap or familiar < rules.min_familiar)
+
+
+def _box_of(mask: np.ndarray) -> Box | None:
+    if not mask.any():
+        return None
+    x0, y0, x1, y1 = box_from_mask(mask).tolist()
+    return x0, y0, x1, y1
+
+
+def grown_box(mask: np.ndarray, margin: float) -> Box:
+    """The box of a mask (H, W), larger on each side by a share of its length and half a pixel, inside the slice."""
+    height, width = mask.shape
+    x0, y0, x1, y1 = box_from_mask(mask).tolist()
+    more_x, more_y = margin * (x1 - x0) + 0.5, margin * (y1 - y0) + 0.5
+    return max(0.0, x0 - more_x), max(0.0, y0 - more_y), min(width, x1 + more_x), min(height, y1 + more_y)
+
+
+def _between(low: Box, high: Box, share: float) -> Box:
+    x0, y0, x1, y1 = ((1 - share) * first + share * last for first, last in zip(low, high, strict=True))
+    return x0, y0, x1, y1

@@ -1,0 +1,125 @@
+"""What fine-tuning gains on real scans: ``python tools/fine_tuning.py --data ../shared/data``.
+
+Each set is trained by the bundle as a user would, for a few minutes, with AdaptFormer and COBOT and with the mask
+decoder alone, by patient, and validated once, after the last epoch, so that no epoch is chosen on the patients that are
+reported. It writes ``fine_tuning.md``; each run has its own folder with curves, overlays and scores by case. A run that
+is done is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from monai_cobot.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Training:
+    """A set and the options of its training.
+
+    Attributes:
+        name: in the table.
+        options: of the bundle, without the method's.
+    """
+
+    name: str
+    options: dict[str, str]
+
+
+METHODS = {
+    "decoder alone": {"method": "decoder_only", "orchestrate": "False"},
+    "AdaptFormer + COBOT": {"method": "adaptformer", "orchestrate": "True"},
+}
+
+
+def trainings(data: Path, to: Path) -> list[Training]:
+    """The sets below a folder; what has no list of its files gets one in ``to``."""
+    small = {"slices_per_epoch": "256", "epochs": "10"}
+    hippocampus = {"dataset": "momo", "dataset_dir": str(data / "Task04_Hippocampus"), "max_cases": "60"}
+    breast = {"dataset": "brast", "dataset_dir": str(data / "Dataset_BUSI_with_GT")}
+    head = {"dataset": "segrap", "dataset_dir": str(data / "OpenKBP_HeadNeck"), "preset": "ct_head_neck"}
+    return [
+        Training("hippocampus, MR", hippocampus | small | {"min_foreground": "50"}),
+        Training("breast, ultrasound", breast | {"epochs": "20"}),
+        Training("head and neck, CT", head | small | {"min_foreground": "10", "max_jitter": "1"}),
+        Training("sarcoma, CT", sarcoma_list(data / "STS_CT_MR", "CT", "ct_abdomen", to) | {"epochs": "10"}),
+        Training("sarcoma, MR", sarcoma_list(data / "STS_CT_MR", "MR_T1", "mr", to) | {"epochs": "10"}),
+    ]
+
+
+def sarcoma_list(folder: Path, modality: str, preset: str, to: Path) -> dict[str, str]:
+    """Options for the four patients of STS: three for training, the last for validation."""
+    entries = [
+        {"image": str(image.resolve()), "label": str((image.parent / f"{modality}_mask.nii.gz").resolve())}
+        | {"name": image.parent.name}
+        for image in sorted(folder.glob(f"*/{modality}_image.nii.gz"))
+    ]
+    content = {"training": entries[:-1], "validation": entries[-1:], "labels": {"tumour": 1}}
+    path = write_atomically(to / f"sarcoma_{modality}.json", json.dumps(content, indent=1).encode())
+    return {"dataset": "msd", "dataset_dir": str(path), "preset": preset, "min_foreground": "50"}
+
+
+def train(training: Training, method: str, folder: Path, seed: int) -> tuple[Path, float]:
+    """Train unless that was done; the scores' file and the seconds that it took."""
+    done = folder / "done.json"
+    if not done.exists():
+        options = training.options | METHODS[method] | {"output_dir": str(folder), "seed": str(seed)}
+        options["val_interval"] = options["epochs"]
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "bundles/cobot_sam/configs/train.json"]
+        start = time.monotonic()
+        subprocess.run(
+            [*command, *(part for name, value in options.items() for part in (f"--{name}", value))], check=True
+        )
+        write_atomically(done, json.dumps({"seconds": time.monotonic() - start}).encode())
+    return folder / "scores.csv", json.loads(done.read_text())["seconds"]
+
+
+def summary(path: Path, column: str) -> str:
+    """Mean over labels of the mean over patients, and the deviation over all of them."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    by_label: dict[str, list[float]] = {}
+    for row in rows:
+        by_label.setdefault(row["label"], []).append(float(row[column]))
+    mean = fmean(fmean(values) for values in by_label.values())
+    values = [value for values in by_label.values() for value in values]
+    return f"{mean:.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{mean:.3f}"
+
+
+def main() -> None:
+    """Run the command from the project's root."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the folders of the data sets")
+    parser.add_argument("--only", help="sets whose name contains this")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--to", type=Path, default=Path("runs/fine_tuning"), help="folder for the runs and the table")
+    arguments = parser.parse_args()
+
+    header = ["", "patients and labels", "ellipse", "zero-shot", *METHODS, "minutes"]
+    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
+    for training in trainings(arguments.data, arguments.to):
+        if arguments.only and arguments.only not in training.name:
+            continue
+        runs = {
+            method: train(training, method, arguments.to / training.name / method, arguments.seed) for method in METHODS
+        }
+        path = runs["AdaptFormer + COBOT"][0]
+        count = len(path.read_text(encoding="utf-8").splitlines()) - 1
+        cells = [str(count), summary(path, "dice_ellipse"), summary(path, "dice_zero-shot")]
+        cells += [summary(scores, "dice_fine-tuned") for scores, _ in runs.values()]
+        minutes = " and ".join(f"{seconds / 60:.1f}" for _, seconds in runs.values())
+        lines.append("| " + " | ".join([training.name, *cells, minutes]) + " |")
+        write_atomically(arguments.to / "fine_tuning.md", ("\n".join(lines) + "\n").encode())
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

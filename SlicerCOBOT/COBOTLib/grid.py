@@ -171,6 +171,40 @@ class VoxelMask:
         return None if inside is None else VoxelMask(inside, self.array[inside.within(self.box)])
 
 
+def resampled(mask: VoxelMask, source: Grid, target: Grid) -> VoxelMask | None:
+    """A mask on another grid: each voxel is what the mask says at its centre. Exact where the voxels coincide.
+
+    Args:
+        mask: in the grid ``source``; what is outside its box is not in the mask.
+        source: the grid of the mask.
+        target: the grid wanted.
+
+    Returns:
+        the mask inside ``target``, cropped; None where it holds no voxel.
+    """
+    cropped = mask.cropped()
+    if cropped is None:
+        return None
+    corners = corners_of(np.array(cropped.box.low) - 0.5, np.array(cropped.box.high) - 0.5)
+    around = target.to_ijk(source.to_ras(corners))
+    low, high = np.floor(around.min(axis=0)).astype(int), np.ceil(around.max(axis=0)).astype(int) + 1
+    box = VoxelBox(tuple(low.tolist()), tuple(high.tolist())).intersection(target.box)
+    if box is None:
+        return None
+    between = np.linalg.inv(source.ijk_to_ras) @ target.ijk_to_ras
+    k, j, i = np.ogrid[tuple(slice(low, high) for low, high in zip(box.low[::-1], box.high[::-1], strict=True))]
+    inside = np.ones(box.shape, dtype=bool)
+    indices = []
+    for axis in range(3):
+        place = between[axis, 0] * i + between[axis, 1] * j + between[axis, 2] * k + between[axis, 3]
+        # rounded first: where voxels coincide, a centre must not fall to the neighbour by the last digit
+        index = np.floor(np.round(place, 6) + 0.5).astype(int) - cropped.box.low[axis]
+        inside &= (index >= 0) & (index < cropped.box.high[axis] - cropped.box.low[axis])
+        indices.append(index)
+    inside[inside] = cropped.array[tuple(index[inside] for index in reversed(indices))]
+    return VoxelMask(box, inside).cropped()
+
+
 def transformed(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Points (N, 3) through an affine matrix (4, 4) -> (N, 3)."""
     return points @ matrix[:3, :3].T + matrix[:3, 3]

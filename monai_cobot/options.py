@@ -151,7 +151,9 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("batch_size", "bottleneck", "epochs", "min_foreground", "rank", "val_interval"), _whole(1)),
     **dict.fromkeys(("blocks", "image_size", "patience", "slices_per_epoch"), _or_none(_whole(1))),
     **dict.fromkeys(("num_workers", "seed"), _whole(0)),
-    **dict.fromkeys(("feature_cache_gb", "learning_rate", "orchestration_factor", "weight_decay"), _not_negative),
+    **dict.fromkeys(
+        ("feature_cache_gb", "learning_rate", "orchestration_factor", "slice_memory_gb", "weight_decay"), _not_negative
+    ),
     "max_cases": _or_none(_whole(2)),
     **dict.fromkeys(("components", "gradient_checkpointing", "orchestrate", "resume"), _flag),
     **dict.fromkeys(("axis", "dataset", "dataset_dir", "decoder", "method", "part", "precision", "sam_variant"), _text),
@@ -159,4 +161,5 @@ _RULES: dict[str, Rule] = {
     "label": _labels,
     "device": _device,
     **dict.fromkeys(("feature_cache_dir", "output_dir"), _folder_to_write),
+    "slice_cache_dir": _or_none(_folder_to_write),
 }

@@ -1,6 +1,7 @@
 """Data sets of medical slices: volumes, cases, layouts on disk, recipes, splits, samplers and a phantom."""
 
 from monai_cobot.data.cases import Case, CaseError, LoadedCase, MaskFile, load_case
+from monai_cobot.data.collate import collate_slices
 from monai_cobot.data.feature_cache import FeatureCache, image_digest
 from monai_cobot.data.layouts import LAYOUTS, CaseFolder, read_layout
 from monai_cobot.data.opening import CaseSplit, open_dataset
@@ -48,6 +49,7 @@ __all__ = [
     "SliceDataset",
     "Volume",
     "cases_of",
+    "collate_slices",
     "download",
     "find_recipe",
     "generate_phantom",

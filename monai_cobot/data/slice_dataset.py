@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from tqdm import tqdm
 
 from monai_cobot.data.cases import Case, CaseError, LoadedCase, load_case
 from monai_cobot.data.feature_cache import image_digest
+from monai_cobot.data.slice_store import SlicesOnDisk, SliceStore
+from monai_cobot.transforms.augmentation import image_augmentations
 from monai_cobot.transforms.boxes import box_from_mask
 from monai_cobot.transforms.intensity import find_preset, intensity_range, scale_intensity
 from monai_cobot.transforms.slices import SLICE_AXES, slices_of
@@ -54,13 +55,15 @@ class _CachedCase:
         images: (slices, C, H, W) as read.
         label_maps: (slices, N, H, W).
         indices: (slices,) the voxel index of each slice along the axis.
+        digests: (slices,) the digest of each image once it was computed, before that an empty one.
         low, high: the intensities that become 0 and 1.
     """
 
     name: str
-    images: np.ndarray
-    label_maps: np.ndarray
+    images: np.ndarray | SlicesOnDisk
+    label_maps: np.ndarray | SlicesOnDisk
     indices: np.ndarray
+    digests: np.ndarray
     low: float
     high: float
 
@@ -69,7 +72,8 @@ class SliceDataset(Dataset):
     """Every slice of some cases that shows enough of a label.
 
     Each volume is decoded once, when the data set is made; of it are kept, as stored in the file, the slices that are
-    used. A sample is a slice, one label in it and the box around that label:
+    used, in memory up to a bound and beyond it on disk. A sample is a slice, one label in it and the box around that
+    label:
 
     * ``image``: (C, H, W) float32 in [0, 1], C is 1, or 3 for colour pictures;
     * ``label``: (1, H, W) float32, 0 or 1;
@@ -93,9 +97,11 @@ class SliceDataset(Dataset):
         transform: is called with the sample, and its result is returned; reseeded for each sample where it is a
             MONAI `Randomizable`.
         seed: of the random numbers.
-        digest: whether a sample has an entry ``digest``, the `image_digest` of its image after the transform.
-        cache_dir: a folder on a fast disk that holds the slices instead of the memory, for data sets larger than that;
-            about three bytes a voxel of the slices that are used. Nothing stays there. None for the memory.
+        digest: whether a sample has an entry ``digest``, the `image_digest` of its image after the transform, which is
+            computed once a slice.
+        memory_gb: slices are kept in memory up to so many units of 10^9 bytes, about three bytes a voxel.
+        cache_dir: a folder on a fast disk that holds the slices beyond that; nothing stays there. None for the system's
+            folder for temporary files.
         part: what the cases are for, such as "training", for the progress bar and messages.
         progress: whether a progress bar is shown in a terminal while the cases are read.
 
@@ -103,7 +109,9 @@ class SliceDataset(Dataset):
         skipped: what was left out, and why.
 
     Raises:
-        ValueError: where no sample is left; the message counts the reasons.
+        ValueError: where no sample is left; the message counts the reasons. Also for a ``digest`` where the transform
+            changes images at random.
+        OSError: where the disk is full.
     """
 
     def __init__(
@@ -117,6 +125,7 @@ class SliceDataset(Dataset):
         transform: Callable[[dict[str, Any]], Any] | None = None,
         seed: int = 0,
         digest: bool = False,
+        memory_gb: float = 4.0,
         cache_dir: str | Path | None = None,
         part: str = "all",
         progress: bool = True,
@@ -127,6 +136,8 @@ class SliceDataset(Dataset):
             raise ValueError(f"unknown slice axis {axis!r}; choose one of {', '.join(SLICE_AXES)}.")
         if min_foreground < 1:
             raise ValueError(f"min_foreground is {min_foreground}; a slice needs at least 1 pixel of a label.")
+        if digest and (changing := image_augmentations(transform)):
+            raise ValueError(f"an image that {', '.join(changing)} changes at random has no digest that stays.")
         self.label_names = list(labels)
         self.preset = find_preset(preset)
         self.axis = axis
@@ -135,10 +146,10 @@ class SliceDataset(Dataset):
         self.transform = transform
         self.seed = seed
         self.digest = digest
-        self.cache_dir = cache_dir
         self.skipped: list[Skip] = []
         self._label_values = [labels[name] for name in self.label_names]
         self._cases: list[_CachedCase] = []
+        self._store = SliceStore(memory_gb, cache_dir)
         # In shared memory, so that workers which outlive an epoch see the next one.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
@@ -176,7 +187,11 @@ class SliceDataset(Dataset):
             self.transform.set_random_state(seed=int(mixed[0]))
         if self.transform is not None:
             sample = self.transform(sample)
-        return {**sample, "digest": image_digest(sample["image"])} if self.digest else sample
+        if self.digest:
+            if not case.digests[position]:
+                case.digests[position] = image_digest(sample["image"])
+            sample["digest"] = case.digests[position].decode()
+        return sample
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the random numbers of an epoch, also in loader workers that are already running."""
@@ -239,9 +254,10 @@ class SliceDataset(Dataset):
         self._cases.append(
             _CachedCase(
                 name=loaded.case.name,
-                images=self._kept(images[slice_indices]),
-                label_maps=self._kept(label_maps[slice_indices]),
+                images=self._store.keep(images[slice_indices]),
+                label_maps=self._store.keep(label_maps[slice_indices]),
                 indices=slice_indices,
+                digests=np.zeros(len(slice_indices), dtype="S32"),
                 low=low,
                 high=high,
             )
@@ -251,15 +267,6 @@ class SliceDataset(Dataset):
         rows[:, 1] = positions
         rows[:, 2:] = [(label, component) for _, label, component in found]
         return rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 1]))]
-
-    def _kept(self, array: np.ndarray) -> np.ndarray:
-        if self.cache_dir is None:
-            return np.ascontiguousarray(array)
-        # The file has no name, so that it goes with the last process that maps it, however that ends.
-        with tempfile.TemporaryFile(dir=self.cache_dir) as file:
-            kept = np.memmap(file, array.dtype, "w+", shape=array.shape)
-        kept[:] = array
-        return kept
 
     def _large_components(self, mask: np.ndarray) -> list[int]:
         areas = np.bincount(_components(mask).ravel())

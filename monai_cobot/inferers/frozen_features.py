@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from monai.transforms import Compose, MapTransform, Randomizable
 from torch import Tensor, nn
 
 from monai_cobot.data.feature_cache import FeatureCache
 from monai_cobot.networks import FrozenFeatures, PromptableSam, frozen_depth
 from monai_cobot.networks.sam import variant_of
+from monai_cobot.transforms.augmentation import image_augmentations
 
 __all__ = ["FrozenFeatureInferer", "open_feature_cache"]
 
@@ -60,23 +60,6 @@ def open_feature_cache(
     part = "the image encoder" if depth > blocks else f"the first {depth} of {blocks} blocks"
     logger.info("Computed once an image and kept in %s (at most %g GB): %s.", folder, max_gb, part)
     return FeatureCache(folder, source, max_gb, dtype)
-
-
-def image_augmentations(transform: Callable[..., Any], image_key: str = "image") -> list[str]:
-    """The names of random transforms that change images; those that work on other entries alone are none."""
-    return [
-        type(item).__name__
-        for item in _flat([transform])
-        if isinstance(item, Randomizable) and not (isinstance(item, MapTransform) and image_key not in item.keys)
-    ]
-
-
-def _flat(transforms: Iterable[Callable[..., Any]]) -> Iterable[Callable[..., Any]]:
-    for item in transforms:
-        if isinstance(item, Compose):
-            yield from _flat(item.transforms)
-        else:
-            yield item
 
 
 class FrozenFeatureInferer(Inferer):

@@ -59,7 +59,7 @@ def resize_longest_side(image: Tensor, size: int) -> Tensor:
     if shape == (height, width):
         return image
     batch = image if image.ndim == 4 else image.unsqueeze(0)
-    shrinks = shape < (height, width)  # enlarging, antialiasing changes nothing but takes twice as long
+    shrinks = size < max(height, width)  # enlarging, antialiasing changes nothing but takes twice as long
     resized = F.interpolate(batch, shape, mode="bilinear", align_corners=False, antialias=shrinks)
     return resized if image.ndim == 4 else resized.squeeze(0)
 

@@ -17,8 +17,8 @@ __all__ = ["ResizeLongestSide", "ResizeLongestSided"]
 class ResizeLongestSide(Transform):
     """Resizes an image so that its longest side is ``size``, and pads it at the bottom and right to a square.
 
-    The image becomes three channels and is padded with SAM's pixel mean, which SAM's own normalisation turns into the
-    zeros that stock SAM pads with.
+    An image that fills the square keeps its channels. Another one becomes three and is padded with SAM's pixel mean,
+    which SAM's own normalisation turns into the zeros that stock SAM pads with.
 
     Args:
         size: side of the square, in pixels.
@@ -29,9 +29,11 @@ class ResizeLongestSide(Transform):
         self._padding = torch.as_tensor(PIXEL_MEAN, dtype=torch.float32).reshape(3, 1, 1)
 
     def __call__(self, image: NdarrayOrTensor) -> torch.Tensor:
-        """(1 or 3, H, W) in [0, 1] -> (3, size, size) float32."""
+        """(1 or 3, H, W) in [0, 1] -> (1 or 3, size, size) float32."""
         resized = resize_longest_side(torch.as_tensor(image, dtype=torch.float32), self.size)
         height, width = resized.shape[-2:]
+        if height == width:
+            return resized
         framed = torch.empty(3, self.size, self.size)
         framed[:, :height, :width] = resized  # one channel is resized, then spread over three
         framed[:, :height, width:] = self._padding
@@ -43,7 +45,7 @@ class ResizeLongestSide(Transform):
         mask = torch.as_tensor(mask)
         height, width = resized_shape(mask.shape[-2], mask.shape[-1], self.size)
         resized = interpolate(mask[None], (height, width), mode="nearest-exact")[0]
-        return pad(resized, (0, self.size - width, 0, self.size - height))
+        return resized if height == width else pad(resized, (0, self.size - width, 0, self.size - height))
 
     def box(self, box: NdarrayOrTensor, shape: tuple[int, int]) -> torch.Tensor:
         """(..., 4) in pixels of an image of ``shape`` (H, W) -> the same box in pixels of the square."""

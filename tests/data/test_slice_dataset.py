@@ -1,13 +1,15 @@
 import logging
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from monai.transforms import Compose
+from monai.transforms import Compose, RandFlipd
 from torch.utils.data import DataLoader
 
-from monai_cobot.data import SliceDataset, image_digest, open_dataset, read_volume
+from monai_cobot.data import SliceDataset, Volume, cases, collate_slices, image_digest, open_dataset, read_volume
 from monai_cobot.transforms import RandJitterBoxd, ResizeLongestSided, box_from_mask, scale_intensity, take_slice
 from tests.data.conftest import Write, case_arrays
 
@@ -154,15 +156,33 @@ def test_workers_that_outlive_an_epoch_see_the_next_one(root: Path) -> None:
     assert torch.equal(seen[1], boxes(samples))
 
 
-def test_slices_on_disk_equal_those_in_memory_and_leave_nothing(root: Path, tmp_path: Path) -> None:
+def test_each_file_is_decoded_once_and_never_looked_at_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[Path] = []
+    for reader in (cases.read_volume, cases.read_mask):
+
+        def counted(path: Path, read: Callable[[Path], Volume] = reader) -> Volume:
+            decoded.append(path)
+            return read(path)
+
+        monkeypatch.setattr(cases, reader.__name__, counted)
+    samples = dataset(root, transform=Compose([RandJitterBoxd(max_jitter=5)]))
+    assert sorted(decoded) == sorted(root.rglob("*.nii.gz"))
+    assert len(decoded) == 6
+    shutil.rmtree(root)
+    for epoch in (1, 2):
+        samples.set_epoch(epoch)
+        assert len(boxes(samples, workers=epoch - 1)) == len(samples)
+
+
+@pytest.mark.parametrize("memory_gb", [0, 30e-6])
+def test_slices_on_disk_equal_those_in_memory_and_leave_nothing(root: Path, tmp_path: Path, memory_gb: float) -> None:
     folder = tmp_path / "cache"
-    folder.mkdir()
-    in_memory, on_disk = dataset(root), dataset(root, cache_dir=folder)
+    in_memory, on_disk = dataset(root), dataset(root, memory_gb=memory_gb, cache_dir=folder)
     for n in range(len(in_memory)):
         assert torch.equal(in_memory[n]["image"], on_disk[n]["image"])
         assert torch.equal(in_memory[n]["label"], on_disk[n]["label"])
     assert list(folder.iterdir()) == []
-    assert torch.equal(boxes(in_memory), boxes(on_disk, workers=1))
+    assert torch.equal(boxes(in_memory), boxes(on_disk, workers=2))
 
 
 def test_ultrasound_pictures_become_samples_with_both_lesions_as_one_label(shared_data: Path) -> None:
@@ -206,3 +226,23 @@ def test_a_digest_names_the_image_as_the_network_gets_it(root: Path) -> None:
     assert resized[0]["digest"] == first["digest"] == resized[1]["digest"]  # two labels of one slice
     assert resized[2]["digest"] != first["digest"] != dataset(root, digest=True)[0]["digest"]
     assert "digest" not in dataset(root)[0]
+
+
+def test_a_digest_is_refused_where_images_change_at_random(root: Path) -> None:
+    with pytest.raises(ValueError, match="RandFlipd changes at random"):
+        dataset(root, digest=True, transform=Compose([RandFlipd(keys=["image", "label"])]))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_grey_images_stay_at_one_channel_until_one_in_colour_is_among_them(root: Path, workers: int) -> None:
+    samples = dataset(root, transform=Compose([ResizeLongestSided(32)]))  # padded with a colour
+    grey = dataset(root)
+    chosen = [[samples[0], samples[1]], [grey[0], grey[1]], [grey[0], {**grey[1], "image": torch.rand(3, 30, 40)}]]
+    loader = DataLoader(chosen, batch_size=None, collate_fn=collate_slices, num_workers=workers)
+    padded, plain, mixed = loader
+    assert (padded["image"].shape, padded["label"].shape) == ((2, 3, 32, 32), (2, 1, 32, 32))
+    assert plain["image"].shape == (2, 1, 30, 40)
+    assert mixed["image"].shape == (2, 3, 30, 40)
+    assert torch.equal(mixed["image"][0], grey[0]["image"].expand(3, -1, -1))
+    assert torch.equal(plain["label"], torch.stack([grey[0]["label"], grey[1]["label"]]))
+    assert plain["case"] == ["case0", "case0"]

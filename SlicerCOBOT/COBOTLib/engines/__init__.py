@@ -1,0 +1,1 @@
+"""What segments: in process, or a MONAI Label server. Both are an ``Engine``."""

@@ -1,0 +1,205 @@
+"""SAM with an adapter in Slicer's own Python, through ``monai_cobot``."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..grid import VoxelBox, VoxelMask
+from ..jobs import Cancelled, Job
+from ..prompts import Prompt, PropagationPrompt, RegionPrompt, SlicePrompt, Voxel
+from .base import AdapterInfo, Engine, EngineError, Scan
+
+# Planes of oblique views are scans too: a few are kept, so that a second box on the same plane is fast.
+_SESSIONS = 4
+_BARE = "bare"
+
+
+class InProcessEngine(Engine):
+    """Runs on this computer. PyTorch and SAM are loaded by the first call, embeddings of slices are kept.
+
+    Args:
+        variant: of SAM, such as ``"vit_mini"``, whose weights come with ``monai_cobot``.
+        checkpoint: SAM's weights; None for those of the package.
+        adapters_folder: where adapter folders lie; None for none.
+        device: ``"cpu"``, ``"cuda"``, ``"mps"``; None for the fastest that PyTorch sees.
+    """
+
+    def __init__(
+        self,
+        variant: str = "vit_mini",
+        checkpoint: Path | None = None,
+        adapters_folder: Path | None = None,
+        device: str | None = None,
+    ) -> None:
+        self._variant = variant
+        self._checkpoint = checkpoint
+        self._folder = adapters_folder
+        self._device = device
+        self._shelf: Any = None
+        self._cache: Any = None
+        self._sessions: OrderedDict[tuple[str, str | None], Any] = OrderedDict()
+
+    def test(self, job: Job) -> str:
+        self._open(job)
+        import torch
+
+        import monai_cobot
+
+        return f"monai_cobot {monai_cobot.__version__}, PyTorch {torch.__version__}: {self._variant} on {self._device}."
+
+    def adapters(self, job: Job) -> list[AdapterInfo]:
+        infos = [AdapterInfo(_BARE, f"{self._variant}, as it is", "SAM without an adapter")]
+        if self._folder is None:
+            return infos
+        from monai_cobot.peft import read_adapter_config
+        from monai_cobot.peft.io import CONFIG_FILE, AdapterError
+
+        if not self._folder.is_dir():
+            raise EngineError(f"There is no folder {self._folder}. Choose the folder that holds the adapters.")
+        # the folder of one adapter, or the folder of several
+        for file in sorted([*self._folder.glob(CONFIG_FILE), *self._folder.glob(f"*/{CONFIG_FILE}")]):
+            job.check()
+            try:
+                config = read_adapter_config(file.parent)
+            except AdapterError:
+                continue  # a damaged one must not hide the others; choosing it by its folder says what is wrong
+            if config.variant == self._variant:
+                labels = ", ".join(config.labels) or "not said"
+                infos.append(AdapterInfo(str(file.parent), file.parent.name, f"{config.method}; labels: {labels}"))
+        return infos[1:] + infos[:1]
+
+    def segment(self, scan: Scan, prompt: Prompt, adapter: str, preset: str | None, job: Job) -> VoxelMask | None:
+        from monai_cobot import inferers
+
+        session = self._session(scan, adapter, preset, job)
+        token = inferers.CancelToken()
+        try:
+            with job.stopped_by(token.cancel):
+                self._run(session, prompt, token, job)
+            found = session.crop(1)
+        except inferers.Cancelled:
+            raise Cancelled from None
+        except (ValueError, OSError, RuntimeError) as error:
+            raise EngineError(str(error)) from error
+        finally:
+            if 1 in session.objects:
+                session.remove(1)
+        if found is None:
+            return None
+        region, array = found  # (I, J, K)
+        return VoxelMask(VoxelBox(region.low, region.high), np.ascontiguousarray(array.transpose(2, 1, 0)))
+
+    def close(self) -> None:
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        self._shelf = self._cache = None
+
+    def _open(self, job: Job) -> None:
+        """Load SAM, once."""
+        if self._shelf is not None:
+            return
+        try:
+            import torch
+
+            from monai_cobot.inferers import AdapterShelf, EmbeddingCache
+            from monai_cobot.networks import build_sam
+        except ImportError as error:
+            raise EngineError(
+                f'Python packages are missing ({error}). Click "Install packages" in the section "Where it runs".'
+            ) from error
+        job.check()
+        if self._device is None:
+            self._device = (
+                "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+            )
+        try:
+            sam = build_sam(self._variant, self._checkpoint)
+            self._shelf = AdapterShelf(sam, self._device)
+        except (ValueError, OSError, RuntimeError) as error:
+            raise EngineError(f"SAM could not be loaded: {error}") from error
+        self._cache = EmbeddingCache()
+
+    def _session(self, scan: Scan, adapter: str, preset: str | None, job: Job) -> Any:
+        """The session of a scan, with its embeddings, using an adapter from now on."""
+        from monai_cobot.data import volume_from_array
+        from monai_cobot.inferers import VolumeSession
+
+        self._open(job)
+        try:
+            model = self._shelf.base if adapter == _BARE else self._shelf.load(adapter)
+        except (ValueError, OSError) as error:
+            raise EngineError(f"The adapter could not be loaded: {error}") from error
+        key = (scan.key, preset)
+        if key in self._sessions:
+            self._sessions.move_to_end(key)
+            self._sessions[key].use(model)
+        else:
+            try:
+                volume = volume_from_array(scan.array.transpose(2, 1, 0), scan.grid.ijk_to_ras, scan.name)
+                self._sessions[key] = VolumeSession(volume, model, preset, self._cache)
+            except ValueError as error:
+                raise EngineError(f'"{scan.name}" cannot be segmented: {error}') from error
+        while len(self._sessions) > _SESSIONS:
+            self._sessions.popitem(last=False)[1].close()
+        return self._sessions[key]
+
+    def _run(self, session: Any, prompt: Prompt, token: Any, job: Job) -> None:
+        axis = _slice_axis(prompt.axis, session)
+        if isinstance(prompt, SlicePrompt):
+            index, box = _on_slice(prompt.box or _voxel(prompt.positive[0]), axis, session)
+            points = [
+                _point(voxel, axis, session, inside)
+                for voxels, inside in ((prompt.positive, True), (prompt.negative, False))
+                for voxel in voxels
+            ]
+            session.segment_slice(axis, index, box if prompt.box else None, points, cancel=token)
+        elif isinstance(prompt, RegionPrompt):
+            session.segment_region(_region(prompt.box, session), axes=(axis,), cancel=token, progress=job.report)
+        else:
+            boxes = dict(_on_slice(box, axis, session) for box in prompt.boxes)
+            limits = None if prompt.reach is None else _limits(boxes, prompt)
+            session.propagate(axis, boxes, limits=limits, cancel=token, progress=job.report)
+
+
+def _limits(boxes: dict[int, Any], prompt: PropagationPrompt) -> range:
+    assert prompt.reach is not None
+    return range(min(boxes) - prompt.reach, max(boxes) + prompt.reach + 1)
+
+
+def _slice_axis(axis: int, session: Any) -> str:
+    """The slices of the session along an axis (0, 1, 2 for i, j, k) of the scan."""
+    from nibabel.orientations import io_orientation
+
+    from monai_cobot.inferers.grid import SLICE_NORMALS
+
+    normal = int(io_orientation(session.volume.source_affine)[axis, 0])
+    return next(name for name, number in SLICE_NORMALS.items() if number == normal)
+
+
+def _region(box: VoxelBox, session: Any) -> Any:
+    from monai_cobot.inferers import Region, region_from_source
+
+    return region_from_source(Region(box.low, box.high), session.volume)
+
+
+def _on_slice(box: VoxelBox, axis: str, session: Any) -> tuple[int, Any]:
+    """The slice that a box one voxel thick is in, and the box as it is shown there."""
+    region = _region(box, session)
+    return region.indices(axis).start, region.box(axis, session.shape)
+
+
+def _voxel(voxel: Voxel) -> VoxelBox:
+    return VoxelBox(voxel, tuple(index + 1 for index in voxel))
+
+
+def _point(voxel: Voxel, axis: str, session: Any, inside: bool) -> Any:
+    """A click in the middle of a voxel."""
+    from monai_cobot.inferers import Point
+
+    _, (x0, y0, x1, y1) = _on_slice(_voxel(voxel), axis, session)
+    return Point((x0 + x1) / 2, (y0 + y1) / 2, inside)

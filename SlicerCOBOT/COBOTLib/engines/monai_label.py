@@ -1,0 +1,256 @@
+"""A MONAI Label server (0.8) over HTTP.
+
+A scan is sent once (``PUT /session/``) and asked about as often as wanted (``POST /infer/{model}``). What a request says
+of the prompt, in its ``params``; voxels are (i, j, k) of the image that was sent, boxes half-open:
+
+========================  ============================================================================================
+``slice_axis``            0, 1, 2 for i, j, k: along which slices follow one another
+``slice``                 index of the slice; absent for a 3D prompt
+``box``                   ``[i0, j0, k0, i1, j1, k1]``: in a slice one voxel thick, else the 3D box; absent for points
+``foreground``            ``[[i, j, k], ...]``: points in the object
+``background``            ``[[i, j, k], ...]``: points that are not
+``boxes``                 ``[[i0, j0, k0, i1, j1, k1], ...]``: propagate from these slices
+``reach``                 the most slices beyond them; absent until the object ends
+``preset``                intensity preset; absent for the model's own
+``result_extension``      ``.nrrd``
+``result_dtype``          ``uint8``
+========================  ============================================================================================
+
+The answer is a form with the label map as ``image``, on the grid of the scan or on a part of it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from ..grid import VoxelBox, VoxelMask
+from ..jobs import Job
+from ..prompts import Prompt, PropagationPrompt, RegionPrompt, SlicePrompt
+from .base import AdapterInfo, Engine, EngineError, Scan
+from .http import Reply, Server, multipart
+from .images import mask_from_file, to_file
+
+# The kinds of MONAI Label's models that take a box or points.
+_PROMPTED = ("annotation", "deepedit", "deepgrow")
+_MINUTES = 60.0
+_SCANS = 8
+
+
+class MonaiLabelEngine(Engine):
+    """Segments, keeps labels and trains on a MONAI Label server.
+
+    Args:
+        address: such as ``http://127.0.0.1:8000``.
+        infer_timeout: seconds to wait for a mask.
+
+    Raises:
+        EngineError: the address is none.
+    """
+
+    def __init__(self, address: str, infer_timeout: float = 10 * _MINUTES) -> None:
+        self._server = Server(address)
+        self._infer_timeout = infer_timeout
+        self._sessions: dict[str, str] = {}  # scan key -> id on the server
+
+    def test(self, job: Job) -> str:
+        info = self._info(job)
+        models = self._prompted(info)
+        return f'"{info.get("name", "MONAI Label")}" {info.get("version", "")} with {len(models)} models for prompts.'
+
+    def adapters(self, job: Job) -> list[AdapterInfo]:
+        return [
+            AdapterInfo(name, name, str(model.get("description", "")))
+            for name, model in self._prompted(self._info(job)).items()
+        ]
+
+    def segment(self, scan: Scan, prompt: Prompt, adapter: str, preset: str | None, job: Job) -> VoxelMask | None:
+        params: dict[str, Any] = {**_params(prompt), "result_extension": ".nrrd", "result_dtype": "uint8"}
+        if preset is not None:
+            params["preset"] = preset
+        session = self._session(scan, job)
+        body, content_type = multipart({"params": json.dumps(params)}, {})
+        path = f"/infer/{quote(adapter, safe='')}?session_id={quote(session)}&output=all"
+        reply = self._checked(
+            self._server.request("POST", path, job, body, content_type, timeout=self._infer_timeout), f'"{adapter}"'
+        )
+        if reply.content_type.startswith("application/json"):
+            return None  # MONAI Label leaves the image out where there is none
+        try:
+            name, content = reply.parts()["image"]
+            return mask_from_file(content, _suffix(name), scan.grid)
+        except (ValueError, KeyError) as error:
+            raise self._nonsense(f"no label map ({error})") from error
+
+    # --- labels and training
+
+    def submit(self, scan: Scan, image_id: str, labels: dict[str, VoxelMask], job: Job) -> None:
+        """Keep the final label of a scan on the server, and the scan where the server has none of this id.
+
+        Args:
+            scan: the image.
+            image_id: what the server calls it.
+            labels: name of each structure -> its mask in the grid of the scan; a later one overwrites an earlier one.
+            job: stops this.
+
+        Raises:
+            EngineError, Cancelled: as ``test``; the server has kept nothing, or the scan alone.
+        """
+        label_map = np.zeros(scan.array.shape, dtype=np.uint8 if len(labels) < 256 else np.uint16)
+        for value, mask in enumerate(labels.values(), start=1):
+            label_map[mask.box.slices][mask.array] = value
+        image = quote(image_id, safe="")
+        known = self._server.request("GET", f"/datastore/image/info?image={image}", job)
+        if known.status != 200 or not known.body.strip() or known.body.strip() in (b"{}", b"null"):
+            body, content_type = multipart({"params": "{}"}, {"file": (f"{image_id}.nii.gz", self._file(scan))})
+            self._checked(
+                self._server.request("PUT", f"/datastore/image?image={image}", job, body, content_type, _MINUTES),
+                "the datastore",
+            )
+        info = [{"name": name, "idx": value} for value, name in enumerate(labels, start=1)]
+        body, content_type = multipart(
+            {"params": json.dumps({"label_info": info})},
+            {"label": (f"{image_id}.nii.gz", to_file(label_map, scan.grid))},
+        )
+        self._checked(
+            self._server.request("PUT", f"/datastore/label?image={image}&tag=final", job, body, content_type, _MINUTES),
+            "the datastore",
+        )
+
+    def train(self, model: str, job: Job) -> None:
+        """Start to train a model from the labels on the server. It goes on when Slicer is closed.
+
+        Raises:
+            EngineError, Cancelled: as ``test``; also if a training runs.
+        """
+        reply = self._server.request("POST", f"/train/{quote(model, safe='')}", job, b"{}", "application/json")
+        if reply.status == 429:
+            raise EngineError("The server trains already. Wait until it has ended, or stop it.")
+        self._checked(reply, f'training "{model}"')
+
+    def training(self, job: Job) -> str | None:
+        """How the last training is: ``"SCHEDULED"``, ``"RUNNING"``, ``"DONE"``, ``"ERROR"``; None before the first.
+
+        Raises:
+            EngineError, Cancelled: as ``test``.
+        """
+        reply = self._server.request("GET", "/train/", job)
+        if reply.status == 404:
+            return None
+        status = self._json(self._checked(reply, "training"), "status")
+        return str(status["status"])
+
+    def stop_training(self, job: Job) -> None:
+        """Stop the training on the server; the last adapter stays.
+
+        Raises:
+            EngineError, Cancelled: as ``test``.
+        """
+        self._checked(self._server.request("DELETE", "/train/", job), "training")
+
+    # --- the server
+
+    def _info(self, job: Job) -> dict[str, Any]:
+        reply = self._server.request("GET", "/info/", job)
+        if reply.status == 401:
+            raise EngineError(f"{self._server.address} asks for a login, which is not supported. Ask who runs it.")
+        return self._json(self._checked(reply, "its information"), "models")
+
+    def _prompted(self, info: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The models that take prompts."""
+        models = info["models"]
+        if not isinstance(models, dict) or not all(isinstance(model, dict) for model in models.values()):
+            raise self._nonsense("no list of models")
+        found = {name: model for name, model in models.items() if model.get("type") in _PROMPTED}
+        if not found:
+            raise EngineError(
+                f"{self._server.address} has no model that takes a box or points. Start it with the COBOT app: cobot "
+                "serve --studies FOLDER"
+            )
+        return found
+
+    def _session(self, scan: Scan, job: Job) -> str:
+        """The id of a scan on the server, which is sent where the server does not have it, or no longer."""
+        known = self._sessions.get(scan.key)
+        if known is not None:
+            if self._server.request("GET", f"/session/{quote(known)}?update_ts=true", job).status == 200:
+                return known
+            del self._sessions[scan.key]
+        body, content_type = multipart({}, {"files": ("image.nii.gz", self._file(scan))})
+        reply = self._server.request("PUT", "/session/", job, body, content_type, timeout=5 * _MINUTES)
+        if reply.status == 406:
+            raise EngineError(f"{self._server.address} keeps no sessions. Start it with MONAI_LABEL_SESSIONS=true.")
+        answer = self._json(self._checked(reply, "the scan"), "session_id")
+        while len(self._sessions) >= _SCANS:
+            del self._sessions[next(iter(self._sessions))]
+        self._sessions[scan.key] = str(answer["session_id"])
+        return self._sessions[scan.key]
+
+    def _file(self, scan: Scan) -> bytes:
+        try:
+            return to_file(scan.array, scan.grid)
+        except ValueError as error:
+            raise EngineError(
+                f'"{scan.name}" cannot be sent: {error}. Resample it in the module "Resample Scalar Volume".'
+            ) from error
+
+    def _checked(self, reply: Reply, what: str) -> Reply:
+        if reply.status == 200:
+            return reply
+        try:
+            detail = reply.json()["detail"]
+        except (ValueError, KeyError, TypeError):
+            detail = reply.body[:200].decode(errors="replace").strip()
+        advice = "Look at the server's log." if reply.status >= 500 else "Check its address and version."
+        if reply.status == 404 and not detail:
+            detail = "not found"
+        raise EngineError(f"{self._server.address} refused {what} (HTTP {reply.status}: {detail}). {advice}")
+
+    def _json(self, reply: Reply, key: str) -> dict[str, Any]:
+        """The answer, which must be an object with a key."""
+        try:
+            answer = reply.json()
+        except ValueError:
+            raise self._nonsense("no JSON") from None
+        if not isinstance(answer, dict) or key not in answer:
+            raise self._nonsense(f'no "{key}"')
+        return answer
+
+    def _nonsense(self, what: str) -> EngineError:
+        return EngineError(
+            f"{self._server.address} is not a MONAI Label server of version 0.8: its answer holds {what}. Check the "
+            "address and the version."
+        )
+
+
+def _params(prompt: Prompt) -> dict[str, Any]:
+    """What the server is told of a prompt."""
+    params: dict[str, Any] = {"slice_axis": prompt.axis}
+    if isinstance(prompt, SlicePrompt):
+        params["slice"] = prompt.index
+        if prompt.box is not None:
+            params["box"] = _six(prompt.box)
+        params["foreground"] = [list(point) for point in prompt.positive]
+        params["background"] = [list(point) for point in prompt.negative]
+    elif isinstance(prompt, RegionPrompt):
+        params["box"] = _six(prompt.box)
+    elif isinstance(prompt, PropagationPrompt):
+        params["boxes"] = [_six(box) for box in prompt.boxes]
+        if prompt.reach is not None:
+            params["reach"] = prompt.reach
+    return params
+
+
+def _six(box: VoxelBox) -> list[int]:
+    return [*box.low, *box.high]
+
+
+def _suffix(name: str | None) -> str:
+    """Of a label map's name, which the server chose: never more than a suffix of it is used."""
+    for suffix in (".nii.gz", ".nrrd", ".nii", ".mha"):
+        if name is not None and name.lower().endswith(suffix):
+            return suffix
+    raise ValueError(f"a label map named {name}")

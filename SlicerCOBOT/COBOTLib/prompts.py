@@ -1,0 +1,126 @@
+"""What a user draws, as an engine is told: in voxels (i, j, k) of the scan that is segmented."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .geometry import GeometryError
+from .grid import Grid, VoxelBox
+
+Voxel = tuple[int, int, int]
+
+
+class PromptError(ValueError):
+    """A prompt that cannot be segmented, with the reason and what to do."""
+
+
+@dataclass(frozen=True)
+class SlicePrompt:
+    """An object in one slice: a box, points, or both.
+
+    Attributes:
+        axis: along which slices follow one another: 0, 1, 2 for i, j, k.
+        index: of the slice.
+        box: one voxel thick, in the slice.
+        positive: voxels of the slice that are in the object.
+        negative: voxels of the slice that are not.
+
+    Raises:
+        PromptError: there is neither a box nor a positive point, or something lies in another slice.
+    """
+
+    axis: int
+    index: int
+    box: VoxelBox | None = None
+    positive: tuple[Voxel, ...] = ()
+    negative: tuple[Voxel, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.box is None and not self.positive:
+            raise PromptError("There is neither a box nor a positive point. Draw a box around the object first.")
+        levels = {point[self.axis] for point in (*self.positive, *self.negative)}
+        if self.box is not None:
+            levels.update(range(self.box.low[self.axis], self.box.high[self.axis]))
+        if levels != {self.index}:
+            raise PromptError(
+                f"Box and points of slice {self.index} lie in the slices {sorted(levels)}. Draw them in one slice."
+            )
+
+
+@dataclass(frozen=True)
+class RegionPrompt:
+    """An object in 3D, in every slice that a box holds.
+
+    Attributes:
+        axis: along which the slices follow one another: 0, 1, 2 for i, j, k.
+        box: around the object.
+    """
+
+    axis: int
+    box: VoxelBox
+
+
+@dataclass(frozen=True)
+class PropagationPrompt:
+    """An object in 3D, from boxes on some of its slices to the slices beside and between them.
+
+    Attributes:
+        axis: along which the slices follow one another: 0, 1, 2 for i, j, k.
+        boxes: each one voxel thick along the axis.
+        reach: the most slices beyond the first and the last box; None until the object ends.
+
+    Raises:
+        PromptError: there is no box.
+    """
+
+    axis: int
+    boxes: tuple[VoxelBox, ...]
+    reach: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.boxes:
+            raise PromptError("Nothing to propagate. Segment the object in one slice first.")
+
+
+Prompt = SlicePrompt | RegionPrompt | PropagationPrompt
+
+
+def points_in(markups_node: Any, grid: Grid) -> tuple[Voxel, ...]:
+    """The voxels that the points of a ``vtkMRMLMarkupsFiducialNode`` are in.
+
+    Args:
+        markups_node: the points; those that are not placed yet are passed over.
+        grid: of the scan.
+
+    Raises:
+        GeometryError: a point is outside the scan.
+    """
+    voxels = []
+    for index in range(markups_node.GetNumberOfControlPoints()):
+        if markups_node.GetNthControlPointPositionStatus(index) != markups_node.PositionDefined:
+            continue
+        place = grid.to_ijk(np.array([markups_node.GetNthControlPointPositionWorld(index)]))[0]
+        i, j, k = np.floor(place + 0.5).astype(int).tolist()
+        if not all(0 <= index < count for index, count in zip((i, j, k), grid.dimensions, strict=True)):
+            raise GeometryError(
+                f'The point "{markups_node.GetNthControlPointLabel(index)}" is outside the volume. Remove it, or place '
+                "it on the volume that is chosen above."
+            )
+        voxels.append((i, j, k))
+    return tuple(voxels)
+
+
+def slice_prompt(axis: int, index: int, box: VoxelBox | None, positive: Any, negative: Any) -> SlicePrompt:
+    """The prompt of one slice, of all the points that were placed anywhere: those in other slices are left out.
+
+    Raises:
+        PromptError: there is neither a box nor a positive point in the slice.
+    """
+
+    def here(voxels: tuple[Voxel, ...]) -> tuple[Voxel, ...]:
+        return tuple(voxel for voxel in voxels if voxel[axis] == index)
+
+    return SlicePrompt(axis, index, box, here(positive), here(negative))

@@ -67,31 +67,43 @@ def sarcoma_list(folder: Path, modality: str, preset: str, to: Path) -> dict[str
     return {"dataset": "msd", "dataset_dir": str(path), "preset": preset, "min_foreground": "50"}
 
 
-def train(training: Training, method: str, folder: Path, seed: int) -> tuple[Path, float]:
-    """Train unless that was done; the scores' file and the seconds that it took."""
+def train(options: dict[str, str], folder: Path) -> tuple[Path, float]:
+    """Train with the bundle unless that was done; the scores' file and the seconds that it took.
+
+    Validated once, after the last epoch.
+    """
     done = folder / "done.json"
     if not done.exists():
-        options = training.options | METHODS[method] | {"output_dir": str(folder), "seed": str(seed)}
-        options["val_interval"] = options["epochs"]
+        options = options | {"output_dir": str(folder), "val_interval": options["epochs"]}
         command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "bundles/cobot_sam/configs/train.json"]
+        for name, value in options.items():
+            command += [f"--{name}", value]
         start = time.monotonic()
-        subprocess.run(
-            [*command, *(part for name, value in options.items() for part in (f"--{name}", value))], check=True
-        )
+        subprocess.run(command, check=True)
         write_atomically(done, json.dumps({"seconds": time.monotonic() - start}).encode())
     return folder / "scores.csv", json.loads(done.read_text())["seconds"]
 
 
+def read_scores(path: Path, column: str) -> dict[str, list[float]]:
+    """Label -> a column's DSC of each patient."""
+    scores: dict[str, list[float]] = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            scores.setdefault(row["label"], []).append(float(row[column]))
+    return scores
+
+
+def mean_over_labels(scores: dict[str, list[float]]) -> float:
+    """The mean over labels of the mean over patients."""
+    return fmean(fmean(values) for values in scores.values())
+
+
 def summary(path: Path, column: str) -> str:
     """Mean over labels of the mean over patients, and the deviation over all of them."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    by_label: dict[str, list[float]] = {}
-    for row in rows:
-        by_label.setdefault(row["label"], []).append(float(row[column]))
-    mean = fmean(fmean(values) for values in by_label.values())
-    values = [value for values in by_label.values() for value in values]
-    return f"{mean:.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{mean:.3f}"
+    scores = read_scores(path, column)
+    values = [value for values in scores.values() for value in values]
+    mean = f"{mean_over_labels(scores):.3f}"
+    return f"{mean} ± {stdev(values):.3f}" if len(values) > 1 else mean
 
 
 def main() -> None:
@@ -108,9 +120,10 @@ def main() -> None:
     for training in trainings(arguments.data, arguments.to):
         if arguments.only and arguments.only not in training.name:
             continue
-        runs = {
-            method: train(training, method, arguments.to / training.name / method, arguments.seed) for method in METHODS
-        }
+        runs = {}
+        for method, options in METHODS.items():
+            options = training.options | options | {"seed": str(arguments.seed)}
+            runs[method] = train(options, arguments.to / training.name / method)
         path = runs["AdaptFormer + COBOT"][0]
         count = len(path.read_text(encoding="utf-8").splitlines()) - 1
         cells = [str(count), summary(path, "dice_ellipse"), summary(path, "dice_zero-shot")]

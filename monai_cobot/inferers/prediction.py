@@ -54,6 +54,10 @@ class SlicePredictor:
         """(H, W) in [0, 1], the mean of its channels."""
         return self._encoder.image(self._preset, axis, index)[0].mean(0).numpy()
 
+    def spacing(self, axis: str) -> tuple[float, float, float]:
+        """Millimetres between slices, between rows and between columns."""
+        return self._encoder.spacing(axis)
+
     @torch.no_grad()
     def __call__(self, axis: str, index: int, prompts: SlicePrompts) -> SlicePrediction:
         """Segment one object in a slice.

@@ -108,6 +108,16 @@ class VolumeSession:
             result[found[0].slices] = found[1]
         return result
 
+    def lps_mask(self, label: int) -> np.ndarray:
+        """The mask of an object as (I, J, K) bool in the LPS frame, in which slices and prompts are counted.
+
+        Raises:
+            KeyError: there is no such object.
+        """
+        found = self._object(label).mask
+        whole = Region((0, 0, 0), self.shape)
+        return np.zeros(self.shape, dtype=bool) if found is None else found.read(whole)
+
     def crop(self, label: int) -> tuple[Region, np.ndarray] | None:
         """The mask of an object in the part of the volume's own grid where it has voxels, for programs that write only
         what there is.

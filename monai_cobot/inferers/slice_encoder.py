@@ -50,6 +50,11 @@ class SliceEncoder:
             self._ranges[preset] = intensity_range(self._volume.array, preset)
         return scale_intensity(take_slice(self._volume.array, axis, index), *self._ranges[preset]).unsqueeze(0)
 
+    def spacing(self, axis: str) -> tuple[float, float, float]:
+        """Millimetres between slices, between rows and between columns."""
+        i, j, k = self._volume.spacing
+        return {"axial": (k, j, i), "coronal": (j, k, i), "sagittal": (i, k, j)}[axis]
+
     def embedding(self, model: AdaptedSam, preset: str, axis: str, index: int, cancel: CancelToken) -> Tensor:
         """The embedding (1, C, h, w) of a slice, on the model's device.
 

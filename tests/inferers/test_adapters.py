@@ -1,0 +1,95 @@
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from monai_cobot.inferers import AdapterShelf
+from monai_cobot.networks import PromptableSam, build_sam
+from monai_cobot.peft import AdapterError, adapt, load_adapter
+from tests.inferers.conftest import SIZE
+
+AdapterFolder = Callable[..., Path]
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    return torch.rand(1, 1, 40, SIZE, generator=torch.Generator().manual_seed(4))
+
+
+def alone(folder: Path, image: torch.Tensor) -> torch.Tensor:
+    sam = build_sam("vit_mini", image_size=SIZE)
+    load_adapter(sam, folder)
+    with torch.no_grad():
+        return PromptableSam(sam)(image)
+
+
+@torch.no_grad()
+def test_adapters_side_by_side_compute_what_each_does_alone_and_leave_the_sam_as_it_is(
+    adapter_folder: AdapterFolder, image: torch.Tensor
+) -> None:
+    shelf = AdapterShelf(build_sam("vit_mini", image_size=SIZE))
+    before = shelf.base.network(image)
+    folders = [adapter_folder("lora", 1, orchestrate=True), adapter_folder("adaptformer", 2), adapter_folder("lora", 3)]
+    models = [shelf.load(folder) for folder in folders]
+    for folder, model in zip(folders, models, strict=True):
+        assert torch.allclose(model.network(image), alone(folder, image), atol=1e-4)
+    assert not torch.allclose(models[0].network(image), models[2].network(image), atol=1e-2)
+    assert torch.equal(shelf.base.network(image), before)
+
+
+def test_an_adapter_shares_the_memory_of_the_frozen_sam(adapter_folder: AdapterFolder) -> None:
+    shelf = AdapterShelf(build_sam("vit_mini", image_size=SIZE))
+    base = {parameter.data_ptr() for parameter in shelf.base.network.parameters()}
+    model = shelf.load(adapter_folder("lora", decoder="frozen"))
+    own = [p for p in model.network.parameters() if p.data_ptr() not in base]
+    assert 0 < sum(p.numel() for p in own) < 30_000  # of 4.8 million
+
+
+@torch.no_grad()
+def test_adapters_can_be_used_from_several_threads_at_once(adapter_folder: AdapterFolder, image: torch.Tensor) -> None:
+    shelf = AdapterShelf(build_sam("vit_mini", image_size=SIZE))
+    models = [shelf.load(adapter_folder("lora", seed, orchestrate=True)) for seed in (1, 2)]
+    expected = [model.network(image) for model in models]
+
+    @torch.no_grad()
+    def work(number: int) -> bool:
+        return torch.equal(models[number % 2].network(image), expected[number % 2])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(12)))
+
+
+def test_a_loaded_adapter_is_kept_and_loaded_anew_only_where_its_files_changed(
+    adapter_folder: AdapterFolder, tmp_path: Path
+) -> None:
+    shelf = AdapterShelf(build_sam("vit_mini", image_size=SIZE))
+    folder = shutil.copytree(adapter_folder("lora", 1), tmp_path / "mine")
+    first = shelf.load(folder)
+    assert shelf.load(folder) is first
+    assert (first.name, first.preset, first.axis, dict(first.labels)) == (
+        "mine",
+        "window:-100,200",
+        "coronal",
+        {"ball": 1},
+    )
+    shutil.copytree(adapter_folder("lora", 2), folder, dirs_exist_ok=True)
+    assert shelf.load(folder) is not first
+    shelf.forget(first)
+
+
+def test_embeddings_are_shared_by_adapters_that_leave_the_encoder_alone(adapter_folder: AdapterFolder) -> None:
+    shelf = AdapterShelf(build_sam("vit_mini", image_size=SIZE))
+    decoder_only, lora = shelf.load(adapter_folder("decoder_only")), shelf.load(adapter_folder("lora"))
+    assert decoder_only.embedding_source == shelf.base.embedding_source != lora.embedding_source
+
+
+def test_a_sam_that_is_adapted_already_and_adapters_of_other_sams_are_refused(adapter_folder: AdapterFolder) -> None:
+    sam = build_sam("vit_mini", image_size=SIZE)
+    adapt(sam, "lora")
+    with pytest.raises(ValueError, match="give the bare SAM"):
+        AdapterShelf(sam)
+    with pytest.raises(AdapterError, match="image_size is 64 there and 128 here"):
+        AdapterShelf(build_sam("vit_mini", image_size=128)).load(adapter_folder("lora"))

@@ -1,0 +1,23 @@
+import numpy as np
+
+from monai_cobot.inferers.postprocessing import fill_holes, largest_component
+
+
+def test_the_largest_of_two_parts_is_kept_and_an_empty_mask_stays_empty() -> None:
+    mask = np.zeros((8, 8, 8), dtype=bool)
+    mask[0, 0, :2] = True
+    mask[4:7, 4, 4] = mask[7, 5, 5] = True  # touches by a corner
+    kept = largest_component(mask)
+    assert kept.sum() == 4
+    assert not kept[0].any()
+    assert not largest_component(np.zeros((3, 4, 5), dtype=bool)).any()
+
+
+def test_holes_are_filled_in_slices_of_the_axis_alone() -> None:
+    mask = np.zeros((7, 7, 3), dtype=bool)
+    mask[1:6, 1:6] = True
+    mask[3, 3] = False  # a tunnel through all axial slices
+    assert not fill_holes(mask, 0)[3, 3].any()
+    filled = fill_holes(mask, 2)
+    assert filled[3, 3].all()
+    assert filled.sum() == 75

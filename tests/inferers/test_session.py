@@ -1,0 +1,258 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from monai_cobot.data import Volume, read_mask
+from monai_cobot.inferers import (
+    AdapterShelf,
+    Cancelled,
+    CancelToken,
+    EmbeddingCache,
+    Point,
+    Region,
+    VolumeSession,
+    region_to_source,
+)
+from monai_cobot.transforms import SLICE_AXES, take_slice
+from tests.inferers.conftest import VolumeIn
+
+BOX = (4.0, 9.0, 20.0, 21.0)  # around the ball in its middle axial slice
+OTHER_BOX = (5.0, 2.0, 16.0, 14.0)
+REGION = Region((4, 9, 4), (20, 21, 14))
+PRESET = "window:-100,200"
+
+
+@pytest.fixture
+def session(shelf: AdapterShelf, volume_in: VolumeIn) -> VolumeSession:
+    return VolumeSession(volume_in("LPS"), shelf.base, PRESET, look_ahead=False)
+
+
+def state(session: VolumeSession) -> dict[int, np.ndarray]:
+    return {label: session.mask(label) for label in session.objects}
+
+
+def same(one: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[label], other[label]) for label in one)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "PIR", "SLA"])
+def test_masks_come_back_on_the_files_own_grid_whatever_its_orientation(
+    session: VolumeSession, shelf: AdapterShelf, volume_in: VolumeIn, orientation: str
+) -> None:
+    other = VolumeSession(volume_in(orientation), shelf.base, PRESET, look_ahead=False)
+    for each in (session, other):
+        each.segment_slice("axial", 9, BOX)
+        each.segment_slice("coronal", 15, (4, 5, 20, 16))
+    assert session.mask(1).any()
+    assert other.mask(1).shape == other.volume.source_shape
+
+    def world(of: VolumeSession) -> np.ndarray:
+        voxels = np.argwhere(of.mask(1))
+        points = np.c_[voxels, np.ones(len(voxels))] @ of.volume.source_affine.T
+        return np.unique(points.round(3), axis=0)
+
+    assert np.array_equal(world(session), world(other))
+
+
+@pytest.mark.parametrize("axis", SLICE_AXES)
+def test_the_mask_of_a_slice_is_what_the_network_makes_of_it(session: VolumeSession, axis: str) -> None:
+    prediction = session.segment_slice(axis, 9, BOX if axis == "axial" else OTHER_BOX)
+    assert prediction.mask.any()
+    lps = session.lps_mask(1)
+    assert np.array_equal(take_slice(lps[None], axis, 9)[0], prediction.mask)
+    assert lps.sum() == prediction.mask.sum()
+
+
+def test_a_crop_holds_the_whole_mask_on_the_files_grid(shelf: AdapterShelf, volume_in: VolumeIn) -> None:
+    session = VolumeSession(volume_in("PIR"), shelf.base, PRESET, look_ahead=False)
+    session.segment_slice("axial", 9, BOX)
+    region, crop = session.crop(1)
+    mask = session.mask(1)
+    assert np.array_equal(mask[region.slices], crop)
+    assert crop.sum() == mask.sum() > 0
+    assert region == Region.around(mask)
+
+
+def test_undo_and_redo_go_through_every_change(session: VolumeSession) -> None:
+    states = [state(session)]
+    session.segment_slice("axial", 9, BOX)
+    states.append(state(session))
+    session.segment_region(REGION, label=2)
+    states.append(state(session))
+    session.remove(1)
+    states.append(state(session))
+    for expected in reversed(states[:-1]):
+        assert session.undo()
+        assert same(state(session), expected)
+    assert not session.undo()
+    for expected in states[1:]:
+        assert session.redo()
+        assert same(state(session), expected)
+    assert not session.redo()
+
+
+def test_a_new_change_takes_the_place_of_what_was_undone(session: VolumeSession) -> None:
+    session.segment_slice("axial", 9, BOX)
+    session.undo()
+    session.segment_slice("axial", 9, OTHER_BOX)
+    assert not session.redo()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda session, **options: session.segment_region(REGION, **options),
+        lambda session, **options: session.propagate("axial", {9: BOX}, **options),
+        lambda session, **options: session.propagate("axial", {9: BOX}, fuse=True, **options),
+    ],
+    ids=["region", "propagate", "fuse"],
+)
+def test_cancelled_work_leaves_everything_as_it_was(session: VolumeSession, work: Callable) -> None:
+    session.segment_slice("axial", 9, OTHER_BOX)
+    before, token, steps = state(session), CancelToken(), []
+
+    def stop(done: int, total: int) -> None:
+        steps.append((done, total))
+        if len(steps) == 3:
+            token.cancel()
+
+    with pytest.raises(Cancelled):
+        work(session, cancel=token, progress=stop)
+    assert len(steps) == 3
+    assert same(state(session), before)
+    session.undo()
+    assert not session.objects
+
+
+def test_wrong_prompts_are_refused_and_change_nothing(session: VolumeSession) -> None:
+    for wrong, message in (
+        ({"axis": "axial", "index": 99, "box": BOX}, "axial slice 99 is outside"),
+        ({"axis": "oblique", "index": 9, "box": BOX}, "unknown slice axis"),
+        ({"axis": "axial", "index": 9}, "there is neither"),
+        ({"axis": "axial", "index": 9, "box": (9, 9, 9, 12)}, "inverted or empty"),
+        ({"axis": "axial", "index": 9, "points": [Point(3, 3, inside=False)]}, "there is neither"),
+        ({"axis": "axial", "index": 9, "points": [Point(31, 3)]}, "outside the slice"),
+        ({"axis": "axial", "index": 9, "box": BOX, "label": 0}, "from 1 to"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            session.segment_slice(**wrong)
+    assert not session.objects
+    assert not session.undo()
+
+
+def test_points_join_what_was_drawn_on_the_slice(session: VolumeSession) -> None:
+    drawn = session.segment_slice("axial", 9, BOX)
+    corrected = session.add_point("axial", 9, Point(6, 11, inside=False))
+    again = session.segment_slice("axial", 9, BOX, [Point(6, 11, inside=False)])
+    assert not np.array_equal(corrected.logits, drawn.logits)
+    assert np.array_equal(corrected.logits, again.logits)
+    session.add_point("axial", 9, Point(12, 15))
+    assert len(session.objects[1].prompts["axial", 9].points) == 2
+
+
+def test_a_point_on_a_slice_of_another_axis_starts_from_the_masks_box_there(session: VolumeSession) -> None:
+    session.segment_region(REGION)
+    mask = take_slice(session.lps_mask(1)[None], "coronal", 15)[0]
+    rows, columns = np.nonzero(mask)
+    session.add_point("coronal", 15, Point(12, 10))
+    box = session.objects[1].prompts["coronal", 15].box
+    assert box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+def test_a_region_changes_nothing_outside_itself(session: VolumeSession) -> None:
+    session.segment_slice("axial", 16, BOX)
+    before = session.lps_mask(1)
+    session.segment_region(REGION, axes=SLICE_AXES)
+    after = session.lps_mask(1)
+    after[REGION.slices] = before[REGION.slices]
+    assert np.array_equal(after, before)
+    assert session.lps_mask(1)[REGION.slices].any()
+
+
+def test_every_slice_of_a_region_is_prompted_with_its_cross_section(session: VolumeSession) -> None:
+    session.segment_region(REGION, label=1)
+    for index in REGION.indices("axial"):
+        session.segment_slice("axial", index, REGION.box("axial", session.shape), label=2)
+    inside = session.lps_mask(2)[REGION.slices]
+    assert np.array_equal(session.lps_mask(1)[REGION.slices], inside)
+    assert set(session.objects[1].prompts) == {("axial", index) for index in range(4, 14)}
+
+
+def test_a_propagated_object_goes_through_its_boxes(session: VolumeSession) -> None:
+    found = session.propagate("axial", {7: BOX, 11: BOX}, keep_largest=False, fill=False)
+    assert set(range(7, 12)) <= set(found)
+    mask = session.lps_mask(1)
+    for index in (7, 11):
+        expected = session.segment_slice("axial", index, BOX, label=2).mask
+        assert np.array_equal(take_slice(mask[None], "axial", index)[0], expected)
+
+
+def test_what_was_drawn_on_slices_is_propagated(session: VolumeSession) -> None:
+    session.segment_slice("axial", 7, BOX, label=1)
+    session.segment_slice("axial", 11, BOX, label=1)
+    session.propagate("axial", label=1)
+    session.propagate("axial", {7: BOX, 11: BOX}, label=2)
+    assert np.array_equal(session.mask(1), session.mask(2))
+
+
+def test_where_objects_overlap_the_first_one_stays_in_the_label_map(session: VolumeSession, tmp_path: Path) -> None:
+    session.segment_slice("axial", 9, BOX, label=3)
+    session.segment_slice("axial", 9, OTHER_BOX, label=300)
+    first, second = session.mask(3), session.mask(300)
+    labels = session.label_map()
+    assert np.array_equal(labels == 3, first)
+    assert np.array_equal(labels == 300, second & ~first)
+    assert (second & first).any()
+    session.save(tmp_path / "labels.nrrd")
+    assert np.array_equal(read_mask(tmp_path / "labels.nrrd").array[0], session._label_map())
+    assert sitk.ReadImage(str(tmp_path / "labels.nrrd")).GetSpacing() == (2.0, 2.0, 3.0)
+
+
+def test_another_adapter_takes_over_with_the_objects_as_they_are(
+    session: VolumeSession, shelf: AdapterShelf, adapter_folder: Callable[..., Path]
+) -> None:
+    first = session.segment_slice("axial", 9, BOX)
+    before = state(session)
+    session.use(shelf.load(adapter_folder("lora", 5)))
+    assert same(state(session), before)
+    assert not np.array_equal(session.segment_slice("axial", 9, BOX, label=2).logits, first.logits)
+    session.use(shelf.base)
+    assert np.array_equal(session.segment_slice("axial", 9, BOX, label=2).logits, first.logits)
+
+
+def test_the_preset_is_the_given_one_then_the_models_then_one_that_fits(
+    shelf: AdapterShelf, volume_in: VolumeIn, adapter_folder: Callable[..., Path]
+) -> None:
+    volume: Volume = volume_in("LPS")
+    adapted = shelf.load(adapter_folder("lora", 5))
+    assert VolumeSession(volume, adapted, "window:0,9").preset == "window:0,9"
+    assert VolumeSession(volume, adapted).preset == "window:-100,200"
+    assert VolumeSession(volume, shelf.base).preset == "mr"
+    with pytest.raises(ValueError, match="unknown intensity preset"):
+        VolumeSession(volume, shelf.base, "ct_knee")
+
+
+def test_a_second_session_finds_the_embeddings_of_the_first_on_disk(
+    shelf: AdapterShelf, volume_in: VolumeIn, tmp_path: Path
+) -> None:
+    masks = []
+    for _ in range(2):
+        cache = EmbeddingCache(folder=tmp_path)
+        with VolumeSession(volume_in("RAS"), shelf.base, PRESET, cache, look_ahead=False) as session:
+            session.segment_slice("axial", 9, BOX)
+            masks.append(session.mask(1))
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+    assert np.array_equal(*masks)
+
+
+def test_objects_can_be_read_and_the_session_left_while_it_looks_ahead(
+    shelf: AdapterShelf, volume_in: VolumeIn
+) -> None:
+    with VolumeSession(volume_in("LPS"), shelf.base, PRESET) as session:
+        session.segment_slice("axial", 9, BOX)
+        session.segment_slice("axial", 10, BOX)
+    assert session.mask(1).any()
+    assert region_to_source(REGION, session.volume) == REGION

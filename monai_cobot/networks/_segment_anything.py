@@ -43,7 +43,15 @@ except Exception:  # a torchvision that does not match torch raises RuntimeError
 
 # ruff: noqa: E402
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-from segment_anything.modeling.image_encoder import Attention, Block, window_partition, window_unpartition
+from segment_anything.modeling.common import LayerNorm2d
+from segment_anything.modeling.image_encoder import (
+    Attention,
+    Block,
+    PatchEmbed,
+    get_rel_pos,
+    window_partition,
+    window_unpartition,
+)
 from segment_anything.modeling.transformer import Attention as DecoderAttention
 from segment_anything.modeling.transformer import TwoWayAttentionBlock
 
@@ -52,11 +60,14 @@ __all__ = [
     "Block",
     "DecoderAttention",
     "ImageEncoderViT",
+    "LayerNorm2d",
     "MaskDecoder",
+    "PatchEmbed",
     "PromptEncoder",
     "Sam",
     "TwoWayAttentionBlock",
     "TwoWayTransformer",
+    "get_rel_pos",
     "window_partition",
     "window_unpartition",
 ]

@@ -35,8 +35,7 @@ def adapt(sam: Sam, method: str, orchestrate: bool = False, decoder: str = "full
 
     Args:
         sam: a ``Sam`` of segment_anything, as :func:`~monai_cobot.networks.build_sam` gives it.
-        method: a registered name, see ``monai_cobot.peft.METHODS``: ``"lora"``, ``"adaptformer"``, ``"decoder_only"``,
-            ``"freeze"``.
+        method: a registered name, see ``monai_cobot.peft.METHODS``.
         orchestrate: put COBOT over the method's bottlenecks (:class:`CrossBlockOrchestrator`).
         decoder: the mask decoder is trained (``"full"``), kept (``"frozen"``) or given LoRA (``"lora"``). The method
             ``freeze`` keeps it in any case.
@@ -101,6 +100,9 @@ class Adapter:
         orchestrator = None if orchestration is None else _orchestrator_over(modules, method, orchestration)
         if decoder == "lora":
             modules.update(low_rank_decoder(sam))
+        unfrozen = list(method.unfrozen(sam))
+        if decoder == "full":
+            unfrozen += [f"mask_decoder.{name}" for name, _ in sam.mask_decoder.named_parameters()]
         self.base_sha256 = base_weights_sha256(sam)
 
         base_names = set(sam.state_dict())
@@ -115,9 +117,6 @@ class Adapter:
             self._refresh_hook = sam.image_encoder.register_forward_pre_hook(orchestrator.refresh)
         sam.adapted_with = method.name
 
-        unfrozen = (
-            [name for name in self._required_grad if name.startswith("mask_decoder.")] if decoder == "full" else []
-        )
         for name in unfrozen:
             sam.get_parameter(name).requires_grad_(True)
         self._unfrozen_before = {name: sam.get_parameter(name).detach().clone() for name in unfrozen}
@@ -235,7 +234,8 @@ class Adapter:
         While it is merged, the adapter gets no gradient: :meth:`unmerge` before training goes on.
 
         Raises:
-            TypeError: if the method is not linear; the message says why, and nothing is merged.
+            TypeError: if the method is no linear function of SAM's weights; the message says why, and nothing is
+                merged.
         """
         merged: list[AdaptedModule] = []
         if self.orchestrator is not None:

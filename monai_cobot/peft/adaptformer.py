@@ -45,6 +45,11 @@ class AdaptFormerBlock(AdaptedModule):
     x' is the block's state after attention (AdaptFormer, Eq. 3-4).
     """
 
+    not_mergeable = (
+        "AdaptFormer cannot be merged into SAM's weights: there is a ReLU in its bottleneck. "
+        "Keep the adapter beside SAM; fold() takes COBOT's share of the cost away."
+    )
+
     def __init__(self, block: Block, bottleneck: int, scale: float, dropout: float) -> None:
         super().__init__()
         self.norm1, self.attn, self.norm2, self.mlp = block.norm1, block.attn, block.norm2, block.mlp
@@ -60,17 +65,6 @@ class AdaptFormerBlock(AdaptedModule):
     def slots(self) -> tuple[DownProjection, ...]:
         """The one bottleneck of the block."""
         return (self.adapter.down,)
-
-    def merge(self) -> None:
-        """Not possible.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError(
-            "AdaptFormer cannot be merged into SAM's weights: there is a ReLU in its bottleneck. "
-            "Keep the adapter beside SAM; fold() takes COBOT's share of the cost away."
-        )
 
 
 @register("adaptformer")

@@ -1,4 +1,4 @@
-"""Which blocks of the image encoder get adapters."""
+"""Which blocks, and which other parts, of the image encoder get adapters."""
 
 from __future__ import annotations
 
@@ -24,3 +24,17 @@ def last_blocks(sam: Sam, count: int | None) -> list[tuple[int, Block]]:
             f"blocks={count} does not fit this encoder: expected 1 to {depth} of its last blocks, or None for all."
         )
     return list(enumerate(sam.image_encoder.blocks))[depth - (count or depth) :]
+
+
+def last_parts(sam: Sam, count: int | None) -> list[str]:
+    """The names of the last parts of a SAM's encoder: the last blocks and the neck; the patch embedding only with all.
+
+    Args:
+        sam: whose encoder.
+        count: how many blocks, as in :func:`last_blocks`; None for all and the patch embedding.
+
+    Raises:
+        ValueError: if the encoder does not have so many blocks.
+    """
+    blocks = [f"image_encoder.blocks.{index}" for index, _ in last_blocks(sam, count)]
+    return [*(["image_encoder.patch_embed"] if count is None else []), *blocks, "image_encoder.neck"]

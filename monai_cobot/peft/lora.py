@@ -14,6 +14,7 @@ from monai_cobot.networks._segment_anything import Sam
 
 from .blocks import last_blocks
 from .bottleneck import DownProjection, zero_linear
+from .merging import MergeableModule
 from .method import AdaptedModule, Method, register
 
 
@@ -32,7 +33,7 @@ class LowRankUpdate(nn.Module):
         self.up = zero_linear(rank, out_features, bias=False)
 
 
-class LowRankLinear(AdaptedModule):
+class LowRankLinear(MergeableModule):
     """A linear layer of which some ranges of outputs have a low-rank update: y = W x + b + [up_n(down_n(x))]_n.
 
     The layer's ``weight`` and ``bias`` keep their names; the updates are children named as in ``targets``.
@@ -50,7 +51,6 @@ class LowRankLinear(AdaptedModule):
         self.targets = targets
         for name, (first, end) in targets.items():
             self.add_module(name, LowRankUpdate(linear.in_features, end - first, rank))
-        self._set_aside: list[nn.Parameter] = []  # a list: an attribute would join the module's parameters
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D_in) -> (..., D_out)."""
@@ -60,30 +60,14 @@ class LowRankLinear(AdaptedModule):
         down, up = self._stacked_updates()
         return output + F.linear(F.linear(x, down), up)
 
-    @property
-    def merged(self) -> bool:
-        """Whether the updates are in the weight now."""
-        return bool(self._set_aside)
-
     def slots(self) -> tuple[DownProjection, ...]:
         """One bottleneck an update, in the order of the targets."""
         return tuple(update.down for update in self._updates())
 
-    @torch.no_grad()
-    def merge(self) -> None:
-        """W <- W + up @ down. The original weight is set aside."""
-        if not self.merged:
-            down, up = self._stacked_updates()
-            original = cast(nn.Parameter, self.weight)
-            self._set_aside.append(original)
-            self.weight = nn.Parameter(original + up @ down, requires_grad=original.requires_grad)
-
-    def unmerge(self) -> None:
-        """Put the original weight back."""
-        if self.merged:
-            original = self._set_aside.pop()
-            original.data = original.data.to(self.weight.device, self.weight.dtype)  # SAM may have moved meanwhile
-            self.weight = original
+    def merged_parameters(self) -> dict[str, Tensor]:
+        """W + up @ down."""
+        down, up = self._stacked_updates()
+        return {"weight": self.weight + up @ down}
 
     def _updates(self) -> list[LowRankUpdate]:
         return [cast(LowRankUpdate, self.get_submodule(name)) for name in self.targets]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
@@ -19,7 +18,12 @@ class AdaptedModule(nn.Module):
 
     It takes the place of the original and keeps the original's parameters under their own names, so that the keys of
     SAM's state dict stay as they are and only the adapter's come in addition.
+
+    Attributes:
+        not_mergeable: why the adapter cannot be put into the original weights.
     """
+
+    not_mergeable: ClassVar[str]
 
     @property
     def merged(self) -> bool:
@@ -34,13 +38,17 @@ class AdaptedModule(nn.Module):
         """Put the adapter into the original weights, so that it costs nothing.
 
         Raises:
-            TypeError: if the adapter is not linear; the message says why.
+            TypeError: if the adapter is not a linear function of what they are; the message says why.
         """
-        raise TypeError(f"{type(self).__name__} cannot be merged.")
+        raise TypeError(self.not_mergeable)
 
     def unmerge(self) -> None:
-        """Take the adapter out of the original weights again, which are then what they were, bit for bit."""
-        raise TypeError(f"{type(self).__name__} cannot be unmerged.")
+        """Take the adapter out of the original weights again, which are then what they were, bit for bit.
+
+        Raises:
+            TypeError: if the adapter cannot be merged; the message says why.
+        """
+        raise TypeError(self.not_mergeable)
 
     def auxiliary_loss(self) -> Tensor | None:
         """What the adapter adds to the loss of the last forward pass, a scalar, or None."""
@@ -48,7 +56,7 @@ class AdaptedModule(nn.Module):
 
 
 @dataclass(frozen=True)
-class Method(ABC):
+class Method:
     """A fine-tuning method: its options (the fields of the data class) and where it puts what into SAM.
 
     To add one, derive a frozen data class in a file of its own, decorate it with :func:`register` and import it in
@@ -58,9 +66,13 @@ class Method(ABC):
 
     name: ClassVar[str]
 
-    @abstractmethod
     def replacements(self, sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
         """Yield (dotted name of a module of ``sam``, the module that takes its place), in network order."""
+        yield from ()
+
+    def unfrozen(self, sam: Sam) -> Iterator[str]:
+        """Yield the dotted names of those parameters of ``sam`` in the image encoder that are trained themselves."""
+        yield from ()
 
     def options(self) -> dict[str, Any]:
         """The method's options by name."""

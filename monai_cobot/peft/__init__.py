@@ -4,6 +4,7 @@ from .adapter import Adapter, adapt
 from .adaptformer import AdaptFormer
 from .decoder_only import DecoderOnly
 from .freeze import Freeze
+from .full import Full
 from .io import AdapterConfig, AdapterError, load_adapter, read_adapter_config, save_adapter
 from .lora import Lora
 from .method import METHODS, AdaptedModule, Method, options_of, register
@@ -19,6 +20,7 @@ __all__ = [
     "CrossBlockOrchestrator",
     "DecoderOnly",
     "Freeze",
+    "Full",
     "Lora",
     "Method",
     "adapt",

@@ -2,6 +2,7 @@
 
 from .adapter import Adapter, adapt
 from .adaptformer import AdaptFormer
+from .bitfit import BitFit
 from .decoder_only import DecoderOnly
 from .freeze import Freeze
 from .full import Full
@@ -17,6 +18,7 @@ __all__ = [
     "Adapter",
     "AdapterConfig",
     "AdapterError",
+    "BitFit",
     "CrossBlockOrchestrator",
     "DecoderOnly",
     "Freeze",

@@ -10,6 +10,7 @@ from .io import AdapterConfig, AdapterError, load_adapter, read_adapter_config, 
 from .lora import Lora
 from .method import METHODS, AdaptedModule, Method, options_of, register
 from .orchestration import CrossBlockOrchestrator
+from .ssf import Ssf
 
 __all__ = [
     "METHODS",
@@ -25,6 +26,7 @@ __all__ = [
     "Full",
     "Lora",
     "Method",
+    "Ssf",
     "adapt",
     "load_adapter",
     "options_of",

@@ -10,6 +10,7 @@ from .io import AdapterConfig, AdapterError, load_adapter, read_adapter_config, 
 from .lora import Lora
 from .method import METHODS, AdaptedModule, Method, options_of, register
 from .orchestration import CrossBlockOrchestrator
+from .sam_parser import SamParser
 from .ssf import Ssf
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Full",
     "Lora",
     "Method",
+    "SamParser",
     "Ssf",
     "adapt",
     "load_adapter",

@@ -6,6 +6,7 @@ from .bitfit import BitFit
 from .decoder_only import DecoderOnly
 from .freeze import Freeze
 from .full import Full
+from .houlsby import Houlsby
 from .io import AdapterConfig, AdapterError, load_adapter, read_adapter_config, save_adapter
 from .lora import Lora
 from .method import METHODS, AdaptedModule, Method, options_of, register
@@ -25,6 +26,7 @@ __all__ = [
     "DecoderOnly",
     "Freeze",
     "Full",
+    "Houlsby",
     "Lora",
     "Method",
     "SamParser",

@@ -3,6 +3,7 @@
 from .adapter import Adapter, adapt
 from .adaptformer import AdaptFormer
 from .bitfit import BitFit
+from .conv_lora import ConvLora
 from .decoder_only import DecoderOnly
 from .freeze import Freeze
 from .full import Full
@@ -22,6 +23,7 @@ __all__ = [
     "AdapterConfig",
     "AdapterError",
     "BitFit",
+    "ConvLora",
     "CrossBlockOrchestrator",
     "DecoderOnly",
     "Freeze",

@@ -6,6 +6,7 @@ from itertools import islice
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from monai_cobot.networks._segment_anything import ImageEncoderViT, Sam
@@ -16,7 +17,8 @@ class ImageEncoder(ImageEncoderViT):
 
     Depth says what an image has gone through: 0 the patch embedding and the positions, n the first n blocks too, and
     one more than there are blocks the neck too. Up to the blocks, features are (B, h, w, D); behind the neck, they are
-    the image embedding (B, C, h, w).
+    the image embedding (B, C, h, w). Adapters may carry something along from block to block, in further rows or
+    channels, and from the patch embedding on in further channels, which have no positions.
 
     Attributes:
         gradient_checkpointing: whether blocks in training keep only their input and compute the rest again.
@@ -36,7 +38,8 @@ class ImageEncoder(ImageEncoderViT):
         end = depth + 1 if end is None else end
         if start is None:
             start = 0
-            x = self.patch_embed(x) + self.pos_embed
+            x = self.patch_embed(x)
+            x = x + F.pad(self.pos_embed, (0, x.shape[-1] - self.pos_embed.shape[-1]))
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for block in islice(self.blocks, start, min(end, depth)):
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)

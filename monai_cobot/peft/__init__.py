@@ -12,6 +12,7 @@ from .io import AdapterConfig, AdapterError, load_adapter, read_adapter_config, 
 from .lora import Lora
 from .method import METHODS, AdaptedModule, Method, options_of, register
 from .orchestration import CrossBlockOrchestrator
+from .sam_adapter import SamAdapter
 from .sam_parser import SamParser
 from .ssf import Ssf
 
@@ -31,6 +32,7 @@ __all__ = [
     "Houlsby",
     "Lora",
     "Method",
+    "SamAdapter",
     "SamParser",
     "Ssf",
     "adapt",

@@ -15,6 +15,7 @@ from .orchestration import CrossBlockOrchestrator
 from .sam_adapter import SamAdapter
 from .sam_parser import SamParser
 from .ssf import Ssf
+from .vpt import Vpt
 
 __all__ = [
     "METHODS",
@@ -35,6 +36,7 @@ __all__ = [
     "SamAdapter",
     "SamParser",
     "Ssf",
+    "Vpt",
     "adapt",
     "load_adapter",
     "options_of",

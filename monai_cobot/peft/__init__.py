@@ -10,6 +10,7 @@ from .full import Full
 from .houlsby import Houlsby
 from .io import AdapterConfig, AdapterError, load_adapter, read_adapter_config, save_adapter
 from .lora import Lora
+from .lst import Lst
 from .method import METHODS, AdaptedModule, Method, options_of, register
 from .orchestration import CrossBlockOrchestrator
 from .sam_adapter import SamAdapter
@@ -32,6 +33,7 @@ __all__ = [
     "Full",
     "Houlsby",
     "Lora",
+    "Lst",
     "Method",
     "SamAdapter",
     "SamParser",

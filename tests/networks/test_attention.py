@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from monai_cobot.networks import FusedAttention, set_attention
+from monai_cobot.networks import FusedAttention, set_attention, tiled_attention
 from monai_cobot.networks._segment_anything import Attention, Block, Sam
 
 
@@ -33,11 +33,38 @@ def assert_equal(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], tolerance
         assert (one - other).norm() <= tolerance * other.norm()
 
 
-# below and above the length from which the other form is taken, odd, not square, and a window
-@pytest.mark.parametrize(("height", "width"), [(14, 14), (7, 5), (1, 3), (16, 16), (19, 23), (32, 9)])
+SHAPES = [(14, 14), (7, 5), (1, 3), (16, 16), (19, 23), (32, 9)]  # a window, odd, not square, few and many tokens
+
+
+@pytest.mark.parametrize(("height", "width"), SHAPES)
 def test_output_and_gradients_equal_the_stock_attention(height: int, width: int) -> None:
     x = torch.randn(2, height, width, 48, generator=torch.Generator().manual_seed(2))
     assert_equal(run(make(FusedAttention, height, width), x), run(make(Attention, height, width), x))
+
+
+# less than a row of queries a tile; some rows, with a rest; some heads, with a rest; all at once
+@pytest.mark.parametrize("pairs", [1, 3000, 200000, 2**24])
+@pytest.mark.parametrize(("height", "width"), SHAPES)
+def test_tiles_of_any_size_give_output_and_gradients_of_the_stock_attention(
+    monkeypatch: pytest.MonkeyPatch, height: int, width: int, pairs: int
+) -> None:
+    monkeypatch.setattr(tiled_attention, "TILE_PAIRS", pairs)
+    monkeypatch.setattr("monai_cobot.networks.attention.TILE_PAIRS", 0)  # tiles, however few the tokens are
+    x = torch.randn(2, height, width, 48, generator=torch.Generator().manual_seed(2))
+    assert_equal(run(make(FusedAttention, height, width), x), run(make(Attention, height, width), x))
+
+
+def test_what_is_kept_for_the_backward_pass_grows_as_the_bias_by_row_and_column_not_as_the_pairs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("monai_cobot.networks.attention.TILE_PAIRS", 0)
+    kept: dict[int, int] = {}
+    for side in (12, 24):
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.numel()), lambda x: x):
+            make(FusedAttention, side, side)(torch.randn(1, side, side, 48))
+        kept[side] = max(sizes)
+    assert kept[24] <= 8 * kept[12]  # four times the tokens with twice the rows and columns; sixteen times the pairs
 
 
 @pytest.mark.parametrize("side", [8, 20])

@@ -13,6 +13,9 @@ from .quaternion import hamilton_matrix, initial_quaternions
 RELATIONS = ("learnable", "fixed", "none")
 HYPERCOMPLEX_LAYERS = ("quaternion", "linear", "none")
 
+Mixed = list[tuple[Tensor, Tensor | None]]
+"""Weight and bias of each slot."""
+
 
 class CrossBlockOrchestrator(nn.Module):
     """The parameters of COBOT for all adapter slots, stacked, and the matrices M_l that they amount to.
@@ -75,7 +78,7 @@ class CrossBlockOrchestrator(nn.Module):
         self.hypercomplex = hypercomplex
         self.coefficients = coefficients
         self._slots: list[nn.Linear] = []  # a list: they are modules of the blocks, not of this one
-        self._mixed: list[tuple[Tensor, Tensor | None]] = []
+        self._mixed: dict[bool, Mixed] = {}  # with gradients and without
 
         if coefficients:
             self.local = nn.Parameter(torch.ones(num_slots, width))
@@ -134,21 +137,25 @@ class CrossBlockOrchestrator(nn.Module):
         """
         matrices = self.mixing_matrices()  # (L, V, V)
         weights = matrices.transpose(1, 2) @ torch.stack([slot.weight for slot in self._slots])  # (L, V, D)
-        if self._slots[0].bias is None:
-            self._mixed = [(weight, None) for weight in weights.unbind()]
-        else:
-            biases = torch.stack([slot.bias for slot in self._slots]).unsqueeze(1) @ matrices  # (L, 1, V)
-            self._mixed = list(zip(weights.unbind(), biases.squeeze(1).unbind(), strict=True))
+        biases = None  # (L, V)
+        if self._slots[0].bias is not None:
+            biases = (torch.stack([slot.bias for slot in self._slots]).unsqueeze(1) @ matrices).squeeze(1)
+        # A pass without gradients leaves alone what a pass before it, whose backward is yet to come, was computed with:
+        # gradient checkpointing will ask for it again.
+        if torch.is_grad_enabled():
+            self._mixed[True] = _by_slot(weights, biases)
+        self._mixed[False] = _by_slot(weights.detach(), None if biases is None else biases.detach())
 
     def mixed(self, slot: int) -> tuple[Tensor, Tensor | None]:
         """Mixed weight (V, D) and bias (V,) of one slot, as of the last :meth:`refresh`."""
-        if not self._mixed:
+        with_gradients = torch.is_grad_enabled()
+        if with_gradients not in self._mixed:
             self.refresh()
-        return self._mixed[slot]
+        return self._mixed[with_gradients][slot]
 
     def __getstate__(self) -> dict[str, Any]:
         # The mixed weights belong to one forward pass and its graph: a copy or a pickle starts without them.
-        return {**self.__dict__, "_mixed": []}
+        return {**self.__dict__, "_mixed": {}}
 
 
 class SlotMixing:
@@ -161,3 +168,9 @@ class SlotMixing:
     def __call__(self) -> tuple[Tensor, Tensor | None]:
         """The slot's mixed weight (V, D) and bias (V,)."""
         return self.orchestrator.mixed(self.slot)
+
+
+def _by_slot(weights: Tensor, biases: Tensor | None) -> Mixed:
+    """Weights (L, V, D) and biases (L, V) slot by slot."""
+    each_bias = [None] * len(weights) if biases is None else biases.unbind()
+    return list(zip(weights.unbind(), each_bias, strict=True))

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from monai_cobot.peft import CrossBlockOrchestrator
+from monai_cobot.networks import build_sam
+from monai_cobot.peft import CrossBlockOrchestrator, adapt
 
 
 def randomised(**options) -> CrossBlockOrchestrator:
@@ -130,6 +131,31 @@ def test_copies_and_pickles_do_not_carry_the_mixed_weights_of_a_pass():
     assert not torch.equal(orchestrator.mixed(3)[0], before)
     for twin in twins:
         assert torch.equal(twin.mixed(3)[0], orchestrator.mixed(3)[0])
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("method", ["lora", "adaptformer"])
+def test_a_pass_without_gradients_between_forward_and_backward_changes_no_gradient(method, checkpointed):
+    sam = build_sam("vit_mini", image_size=64, gradient_checkpointing=checkpointed)
+    adapter = adapt(sam, method, orchestrate=True, **({"dropout": 0.0} if method == "adaptformer" else {}))
+    with torch.no_grad():
+        for _, parameter in adapter.named_parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)
+    encoder = sam.image_encoder.train()
+    image = torch.rand(1, 3, 64, 64)
+    gradients = []
+    for between in (False, True):
+        sam.zero_grad()
+        loss = encoder(image).square().mean()
+        if between:
+            with torch.no_grad():
+                encoder(image)
+            with torch.inference_mode():
+                encoder(image)
+        loss.backward()
+        gradients.append([p.grad.clone() for _, p in adapter.named_parameters() if p.grad is not None])
+    assert len(gradients[0]) > 4
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize("shapes", [[(20, 8)] * 5, [(20, 8)] * 5 + [(24, 8)], [(20, 4)] * 6])

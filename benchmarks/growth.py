@@ -1,0 +1,115 @@
+"""How time grows with the image size, the batch and the boxes, as a plot: ours and segment_anything's."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.decoder import decoders
+from benchmarks.rivals import normalised_image, our_sam, stock_sam
+from benchmarks.timing import Setting, Work, time_in_turns
+
+COLOURS = {"segment_anything": "#8a8a8a", "ours": "#0b6fb8"}
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The times of one panel.
+
+    Attributes:
+        title: what is done.
+        of: what grows.
+        values: of what grows.
+        seconds: for each side, those of the rounds at each value.
+    """
+
+    title: str
+    of: str
+    values: Sequence[int]
+    seconds: dict[str, list[list[float]]]
+
+
+def growth(
+    setting: Setting,
+    sizes: Sequence[int] = (256, 512, 768, 1024),
+    batches: Sequence[int] = (1, 2, 4, 8),
+    boxes: Sequence[int] = (1, 4, 16, 64),
+) -> list[Growth]:
+    """Measure all three. Batches are measured at the smallest size."""
+    small = replace(setting, image_size=sizes[0])
+    return [
+        _measure(
+            f"encoder forward, {setting.variant}",
+            "image size, pixels",
+            sizes,
+            setting,
+            lambda size: _encoders(replace(setting, image_size=size), 1),
+        ),
+        _measure(
+            f"encoder forward, {setting.variant} {sizes[0]}",
+            "images in a batch",
+            batches,
+            setting,
+            lambda batch: _encoders(small, batch),
+        ),
+        _measure(
+            f"decoder, {setting.variant} {setting.image_size}",
+            "boxes of an image",
+            boxes,
+            setting,
+            lambda count: decoders(setting, count),
+        ),
+    ]
+
+
+def plot(panels: Sequence[Growth], path: Path) -> None:
+    """Write the panels as a PNG, a figure for the eye: medians, with the quartiles as a band."""
+    with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(4.2 * len(panels), 3.6), dpi=150, layout="constrained")
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            _draw(axes, panel)
+        figure.savefig(path)
+
+
+def _measure(
+    title: str, of: str, values: Sequence[int], setting: Setting, contenders: Callable[[int], dict[str, Work]]
+) -> Growth:
+    seconds: dict[str, list[list[float]]] = {name: [] for name in COLOURS}
+    for value in values:
+        for name, times in time_in_turns(f"{title}, {of} {value}", contenders(value), setting).items():
+            seconds[name].append(times)
+    return Growth(title, of, values, seconds)
+
+
+def _encoders(setting: Setting, batch: int) -> dict[str, Work]:
+    image = normalised_image(setting, batch)
+
+    def run(encoder: torch.nn.Module) -> Work:
+        def work() -> None:
+            with torch.inference_mode(), setting.autocast():
+                encoder(image)
+
+        return work
+
+    return {
+        "segment_anything": run(stock_sam(setting).image_encoder),
+        "ours": run(our_sam(setting).image_encoder),
+    }
+
+
+def _draw(axes: Axes, panel: Growth) -> None:
+    for name, rounds in panel.seconds.items():
+        quartiles = [statistics.quantiles(times, n=4) for times in rounds]
+        low, median, high = zip(*quartiles, strict=True)
+        axes.fill_between(panel.values, low, high, color=COLOURS[name], alpha=0.2, linewidth=0)
+        axes.plot(panel.values, median, "o-", color=COLOURS[name], label=name, markersize=4)
+        axes.annotate(name, (panel.values[-1], median[-1]), (-4, 6), textcoords="offset points", ha="right")
+    axes.set(title=panel.title, xlabel=panel.of, ylabel="seconds", ylim=(0, None), xticks=panel.values)
+    axes.margins(x=0.06)

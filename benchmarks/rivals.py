@@ -1,0 +1,67 @@
+"""The networks that are compared, all of one shape, with random weights: what they cost does not depend on them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import openvino
+import torch
+from torch import Tensor
+from transformers import SamVisionConfig
+from transformers.models.sam.modeling_sam import SamVisionModel
+
+from benchmarks.timing import Setting
+from monai_cobot.networks import VARIANTS, build_sam, set_attention
+from monai_cobot.networks._segment_anything import ImageEncoderViT, Sam
+
+Encoder = Callable[[Tensor], object]
+
+
+def our_sam(setting: Setting) -> Sam:
+    """A SAM as this project builds it, in evaluation mode."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # random weights are what is wanted
+        return build_sam(setting.variant, image_size=setting.image_size).to(setting.device)
+
+
+def stock_sam(setting: Setting) -> Sam:
+    """A SAM with nothing but segment_anything's own code, in evaluation mode."""
+    sam = our_sam(setting)
+    set_attention(sam, "stock")
+    sam.image_encoder.__class__ = ImageEncoderViT
+    return sam
+
+
+def normalised_image(setting: Setting, batch: int = 1) -> Tensor:
+    """What encoders take: (B, 3, size, size)."""
+    return torch.randn(batch, 3, setting.image_size, setting.image_size, device=setting.device)
+
+
+def transformers_encoder(setting: Setting) -> Encoder:
+    """Hugging Face's encoder, with ``scaled_dot_product_attention``."""
+    shape = VARIANTS[setting.variant]
+    config = SamVisionConfig(
+        hidden_size=shape.width,
+        output_channels=shape.prompt_width,
+        num_hidden_layers=shape.depth,
+        num_attention_heads=shape.heads,
+        image_size=setting.image_size,
+        patch_size=shape.patch_size,
+        window_size=shape.window_size,
+        global_attn_indexes=list(shape.global_blocks),
+        mlp_dim=4 * shape.width,
+    )
+    return SamVisionModel._from_config(config, attn_implementation="sdpa").to(setting.device).eval()
+
+
+def openvino_encoder(setting: Setting) -> Encoder:
+    """segment_anything's encoder, converted by OpenVINO as it is; on the CPU."""
+    encoder = stock_sam(setting).image_encoder.cpu()
+    image = normalised_image(setting).cpu()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's, about sizes that are constant here
+        model = openvino.convert_model(encoder, example_input=image, input=[tuple(image.shape)])
+    hint = {"float32": "f32", "bfloat16": "bf16"}[setting.precision]
+    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    return lambda x: compiled(x.numpy())

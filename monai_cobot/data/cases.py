@@ -10,7 +10,7 @@ import numpy as np
 
 from monai_cobot.data.volumes import Volume, read_mask, read_volume
 
-__all__ = ["Case", "CaseError", "LoadedCase", "MaskFile", "load_case"]
+__all__ = ["Case", "CaseError", "LoadedCase", "MaskFile", "check_same_grid", "load_case"]
 
 # The share of a voxel by which the corners of an image and its mask may differ: headers are rounded to float32.
 _GRID_TOLERANCE = 0.1
@@ -94,7 +94,7 @@ def load_case(case: Case, values: Collection[int] | None = None) -> LoadedCase:
         for file in case.masks:
             if values is None or file.value is None or file.value in values:
                 mask = read_mask(file.path)
-                _check_same_grid(image, mask)
+                check_same_grid(image, mask)
                 _merge(maps, mask.array[0], file.value)
     except (OSError, ValueError) as error:
         raise CaseError(f"case {case.name}: {error}") from error
@@ -115,7 +115,12 @@ def _merge(maps: list[np.ndarray], mask: np.ndarray, value: int | None) -> None:
     maps.append(labels)
 
 
-def _check_same_grid(image: Volume, mask: Volume) -> None:
+def check_same_grid(image: Volume, mask: Volume) -> None:
+    """Whether a mask has its image's shape and lies where it does.
+
+    Raises:
+        ValueError: it does not; names the mask's file.
+    """
     if image.array.shape[1:] != mask.array.shape[1:]:
         raise ValueError(
             f"{mask.path}: the mask has {_by(mask.source_shape)} voxels, its image {image.path.name} has "

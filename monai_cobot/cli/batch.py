@@ -1,0 +1,33 @@
+"""Many cases, of which one that fails does not stop the others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import typer
+
+__all__ = ["run_batch"]
+
+Case = TypeVar("Case")
+
+
+def run_batch(cases: Sequence[Case], work: Callable[[Case], None], name_of: Callable[[Case], object]) -> None:
+    """Work on each case; say at the end what failed.
+
+    Raises:
+        typer.Exit: with 1, where a case failed.
+    """
+    failed: list[tuple[object, str]] = []
+    for case in cases:
+        try:
+            work(case)
+        except (ValueError, OSError) as error:  # noqa: PERF203 - one case at a time is the point
+            failed.append((name_of(case), str(error)))
+            print(f"Failed: {name_of(case)}", file=sys.stderr)
+    if failed:
+        print(f"\n{len(failed)} of {len(cases)} failed:", file=sys.stderr)
+        for name, reason in failed:
+            print(f"  {name}: {reason}", file=sys.stderr)
+        raise typer.Exit(1)

@@ -1,0 +1,79 @@
+"""The model that a command line names. What is heavy is imported when it is needed, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from monai_cobot.inferers import AdaptedSam
+    from monai_cobot.networks._segment_anything import Sam
+
+__all__ = [
+    "AdapterOption",
+    "CheckpointOption",
+    "DeviceOption",
+    "ImageSizeOption",
+    "VariantOption",
+    "build_for",
+    "open_model",
+]
+
+AdapterOption = Annotated[Path | None, typer.Option("--adapter", help="Adapter folder; without, SAM as it is.")]
+VariantOption = Annotated[
+    str | None, typer.Option("--sam-variant", help="vit_mini, vit_b, vit_l or vit_h; without, the adapter's.")
+]
+CheckpointOption = Annotated[
+    Path | None, typer.Option("--sam-checkpoint", help="SAM's weights; without, those that come with vit_mini.")
+]
+ImageSizeOption = Annotated[
+    int | None, typer.Option("--image-size", help="SAM's input size in pixels; without, the adapter's or SAM's own.")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...; without, a GPU if there is one.")
+]
+
+
+def build_for(adapter: Path | None, variant: str | None, checkpoint: Path | None, image_size: int | None) -> Sam:
+    """The SAM that an adapter belongs to, or the one named.
+
+    Raises:
+        ValueError, OSError: it cannot be built; random weights are refused, since nobody wants masks of them.
+    """
+    from monai_cobot.networks import build_sam
+    from monai_cobot.peft import read_adapter_config
+
+    if adapter is not None:
+        trained = read_adapter_config(adapter)
+        variant, image_size = variant or trained.variant, image_size or trained.image_size
+    variant = variant or "vit_mini"
+    if checkpoint is None and variant != "vit_mini":
+        raise ValueError(f"{variant} has no weights in this package: name their file with --sam-checkpoint.")
+    return build_sam(variant, checkpoint, image_size)
+
+
+def open_model(
+    adapter: Path | None,
+    variant: str | None,
+    checkpoint: Path | None,
+    image_size: int | None,
+    device: str | None,
+    precision: str = "auto",
+) -> AdaptedSam:
+    """What segments, on its device.
+
+    Raises:
+        ValueError, OSError: the SAM or the adapter cannot be used; says why.
+    """
+    import torch
+
+    from monai_cobot.inferers import AdapterShelf
+
+    shelf = AdapterShelf(
+        build_for(adapter, variant, checkpoint, image_size),
+        device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        precision,
+    )
+    return shelf.base if adapter is None else shelf.load(adapter)

@@ -1,0 +1,60 @@
+"""``cobot train``: a friendly door to the bundle."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["train"]
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def train(
+    context: typer.Context,
+    dataset: Annotated[
+        str, typer.Option(help="Recipe (adome, splen, momo, brast, segrap, phantom), or custom for your own folder.")
+    ] = "phantom",
+    dataset_dir: Annotated[Path | None, typer.Option(help="Its folder; the phantom is generated.")] = None,
+    label: Annotated[str | None, typer.Option(help="Name or value of a label; without, all.")] = None,
+    method: Annotated[str | None, typer.Option(help="lora, adaptformer, ...; without, the bundle's default.")] = None,
+    orchestrate: Annotated[bool, typer.Option(help="COBOT over the method's bottlenecks.")] = True,
+    sam_variant: Annotated[str, typer.Option(help="vit_mini, vit_b, vit_l or vit_h.")] = "vit_mini",
+    sam_checkpoint: Annotated[Path | None, typer.Option(help="SAM's weights; vit_mini comes with its own.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the slices.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="Folder of the adapter, curves and pictures.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was interrupted.")] = False,
+    bundle: Annotated[Path, typer.Option(help="Folder of the bundle cobot_sam.")] = _CHECKOUT / "bundles" / "cobot_sam",
+) -> None:
+    """Train an adapter. Any other option of the bundle's train.json can follow, such as `--learning_rate 1e-4`.
+
+    This runs `python -m monai.bundle run --config_file train.json` with these options.
+    """
+    config = bundle / "configs" / "train.json"
+    if not config.is_file():
+        raise FileNotFoundError(
+            f"{config}: the bundle is not there. It comes with the project's repository; name its folder "
+            "bundles/cobot_sam with --bundle."
+        )
+    options = {
+        "dataset": dataset,
+        "dataset_dir": dataset_dir,
+        "label": label,
+        "method": method,
+        "orchestrate": orchestrate,
+        "sam_variant": sam_variant,
+        "sam_checkpoint": sam_checkpoint,
+        "epochs": epochs,
+        "output_dir": output_dir,
+        "resume": resume,
+        "bundle_root": bundle,
+    }
+    given = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config), *given, *context.args]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)

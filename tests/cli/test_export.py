@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from monai_cobot.inferers import AdapterShelf
+from monai_cobot.networks import build_sam
+
+
+def test_torchscript_computes_what_the_adapted_network_does(cobot, adapter_folder, tmp_path):
+    ended = cobot("export", tmp_path / "out", "--format", "torchscript", "--adapter", adapter_folder)
+    assert ended.code == 0, ended.err
+    network = AdapterShelf(build_sam("vit_mini", image_size=64)).load(adapter_folder).network
+    image, boxes = torch.rand(1, 3, 64, 64), torch.tensor([[[5.0, 9, 40, 50], [1, 2, 30, 60], [7, 7, 60, 60]]])
+    with torch.no_grad():
+        logits, _ = torch.jit.load(tmp_path / "out" / "decoder.ts")(
+            torch.jit.load(tmp_path / "out" / "encoder.ts")(image), boxes
+        )
+        assert torch.allclose(logits, network(image, boxes), atol=1e-3)
+
+
+def test_onnx_files_are_compared_with_pytorch_and_take_any_number_of_boxes(cobot, adapter_folder, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason='ONNX needs the extra "export"')
+    pytest.importorskip("onnxscript", reason='ONNX needs the extra "export"')
+    ended = cobot("export", tmp_path / "out", "--adapter", adapter_folder)
+    assert ended.code == 0, ended.err
+    assert ended.out.count("differs from PyTorch by") == 2
+    network = AdapterShelf(build_sam("vit_mini", image_size=64)).load(adapter_folder).network
+    image, boxes = torch.rand(1, 3, 64, 64), torch.tensor([[[5.0, 9, 40, 50], [1, 2, 30, 60], [7, 7, 60, 60]]])
+    encoder, decoder = (
+        onnxruntime.InferenceSession(str(tmp_path / "out" / f"{name}.onnx")) for name in ("encoder", "decoder")
+    )
+    (embedding,) = encoder.run(None, {"image": image.numpy()})
+    logits, _ = decoder.run(None, {"embedding": embedding, "boxes": boxes.numpy()})
+    with torch.no_grad():
+        assert torch.allclose(torch.from_numpy(logits), network(image, boxes), atol=1e-3)

@@ -1,0 +1,178 @@
+import json
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from monai_cobot.cli.prompts import BoxOn, parse_box
+from monai_cobot.data import read_mask, read_volume
+from monai_cobot.inferers import AdapterShelf, Region, VolumeSession
+from monai_cobot.networks import build_sam
+
+BOX = "6:4,9,20,21"
+
+
+@pytest.fixture
+def series(ball, tmp_path):
+    """The ball as a folder with a DICOM series."""
+    folder = tmp_path / "series"
+    folder.mkdir()
+    volume = sitk.GetImageFromArray(ball)
+    volume.SetSpacing((1.5, 1.5, 3.0))
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    common = {
+        "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
+        "0008|0020": "20200101",
+        "0008|0030": "120000",
+        "0008|0060": "CT",
+        "0010|0010": "Ball^Bright",
+        "0010|0020": "1",
+        "0010|0030": "",
+        "0010|0040": "O",
+        "0008|0050": "",
+        "0020|000d": "1.2.826.0.1.3680043.2.1125.1.1",
+        "0020|000e": "1.2.826.0.1.3680043.2.1125.1.2",
+        "0020|0052": "1.2.826.0.1.3680043.2.1125.1.3",
+        "0020|0010": "1",
+        "0020|0011": "1",
+        "0020|0037": "1\\0\\0\\0\\1\\0",
+    }
+    for index in range(volume.GetDepth()):
+        plane = volume[:, :, index]
+        for tag, value in common.items():
+            plane.SetMetaData(tag, value)
+        plane.SetMetaData("0008|0018", f"1.2.826.0.1.3680043.2.1125.1.4.{index + 1}")
+        plane.SetMetaData("0020|0032", f"0\\0\\{3 * index}")
+        plane.SetMetaData("0020|0013", str(index + 1))
+        writer.SetFileName(str(folder / f"{index:02}.dcm"))
+        writer.Execute(plane)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("37:1,2,3.5,4", BoxOn(37, (1, 2, 3.5, 4))),
+        ("1,2,3,4", BoxOn(None, (1, 2, 3, 4))),
+        ("1,2,3,4,5,6", BoxOn(None, (1, 2, 3, 4, 5, 6))),
+    ],
+)
+def test_boxes_are_read_as_they_are_written(text, expected):
+    assert parse_box(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "1,2,3", "a:1,2,3,4", "3:1,2,3,4,5,6", "1,2,3,x"])
+def test_what_is_no_box_is_refused_with_the_three_ways_to_write_one(text):
+    with pytest.raises(ValueError, match="SLICE:x0,y0,x1,y1"):
+        parse_box(text)
+
+
+def test_a_mask_is_the_one_of_the_session_on_the_images_grid(cobot, image, adapter_folder, tmp_path):
+    ended = cobot(
+        "segment", image, "--box", BOX, "--adapter", adapter_folder, "-o", tmp_path / "mask.nrrd", "--label", 7
+    )
+    assert (ended.code, ended.out) == (0, f"{tmp_path / 'mask.nrrd'}\n"), ended.err
+    model = AdapterShelf(build_sam("vit_mini", image_size=64)).load(adapter_folder)
+    session = VolumeSession(image, model, look_ahead=False)
+    session.propagate("axial", {6: (4, 9, 20, 21)})
+    written = read_mask(tmp_path / "mask.nrrd")
+    assert np.array_equal(written.array[0], 7 * session.lps_mask(1))
+    assert np.allclose(written.affine, session.volume.affine)
+    assert written.array.any()
+
+
+def test_a_3d_box_stands_in_voxels_of_the_file(cobot, image, tmp_path):
+    ended = cobot(
+        "segment", image, "--box", "4,9,3,20,21,9", "-o", tmp_path / "mask.nii.gz", "--image-size", 64, "--preset", "mr"
+    )
+    assert ended.code == 0, ended.err
+    mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "mask.nii.gz"))).T
+    assert mask.any()
+    outside = mask.copy()
+    outside[Region((4, 9, 3), (20, 21, 9)).slices] = 0
+    assert not outside.any()
+
+
+def test_a_batch_goes_on_past_a_bad_case_and_says_at_the_end_what_failed(cobot, image, tmp_path):
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(b"nothing")
+    ended = cobot("segment", bad, image, "--box", BOX, "-o", tmp_path / "masks", "--image-size", 64, "--no-propagate")
+    assert ended.code == 1
+    assert (tmp_path / "masks" / "ball.nii.gz").is_file()
+    assert not (tmp_path / "masks" / "bad.nii.gz").exists()
+    assert "1 of 2 failed:" in ended.err
+    assert "damaged" in ended.err
+
+
+def test_listed_prompts_of_several_labels(cobot, image, tmp_path):
+    entries = [
+        {"image": "ball.nii.gz", "slice": 6, "box": [4, 9, 20, 21], "label": 2},
+        {"image": "ball.nii.gz", "slice": 2, "box": [2, 2, 12, 12], "label": 5},
+    ]
+    (tmp_path / "prompts.json").write_text(json.dumps(entries))
+    ended = cobot(
+        "segment",
+        "--prompts",
+        tmp_path / "prompts.json",
+        "-o",
+        tmp_path / "masks",
+        "--image-size",
+        64,
+        "--no-propagate",
+    )
+    assert ended.code == 0, ended.err
+    mask = read_mask(tmp_path / "masks" / "ball.nii.gz").array[0]
+    assert set(np.unique(mask[:, :, 6])) == {0, 2}
+    assert set(np.unique(mask[:, :, 2])) <= {0, 5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "give images with --box"),
+        (["IMAGE"], 2, "give images with --box"),
+        (["IMAGE", "--box", "4,9,20,21"], 1, "belongs to a slice of this volume"),
+        (["IMAGE", "--box", "99:4,9,20,21"], 1, "slice 99 is outside"),
+        (["IMAGE", "--box", BOX, "--sam-variant", "vit_b"], 1, "--sam-checkpoint"),
+        (["IMAGE", "IMAGE", "--box", BOX, "-o", "one.nii.gz"], 1, "name a folder"),
+        (["IMAGE", "--box", BOX, "--format", "jpg"], 1, "Masks are written as"),
+    ],
+)
+def test_wrong_command_lines_say_what_to_do(cobot, image, tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    ended = cobot("segment", *(image if part == "IMAGE" else part for part in arguments))
+    assert ended.code == code
+    assert message in " ".join(ended.err.replace("│", " ").split())
+
+
+def test_a_dicom_series_gives_a_dicom_segmentation_that_refers_to_it(cobot, series, tmp_path):
+    pytest.importorskip("highdicom", reason='DICOM SEG needs the extra "dicom"')
+    common = ["segment", series, "--box", BOX, "--image-size", 64, "--label", 3, "--preset", "mr"]
+    for name in ("mask.dcm", "mask.nii.gz"):
+        ended = cobot(*common, "-o", tmp_path / name)
+        assert ended.code == 0, ended.err
+    segmentation = pydicom.dcmread(tmp_path / "mask.dcm")
+    assert segmentation.SOPClassUID == pydicom.uid.SegmentationStorage
+    assert segmentation.PatientID == "1"
+    assert [item.SegmentLabel for item in segmentation.SegmentSequence] == ["label 3"]
+    positions = [
+        float(frame.PlanePositionSequence[0].ImagePositionPatient[2])
+        for frame in segmentation.PerFrameFunctionalGroupsSequence
+    ]
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "mask.nii.gz")))  # (K, J, I)
+    volume = read_volume(series)
+    assert volume.spacing == (1.5, 1.5, 3.0)
+    found = np.zeros(expected.shape, dtype=bool)
+    for position, plane in zip(positions, np.atleast_3d(segmentation.pixel_array), strict=True):
+        found[round(position / 3)] = plane > 0
+    assert found.any()
+    assert np.array_equal(found, expected == 3)
+
+
+def test_dicom_segmentations_belong_to_dicom_series(cobot, image, tmp_path):
+    pytest.importorskip("highdicom", reason='DICOM SEG needs the extra "dicom"')
+    ended = cobot("segment", image, "--box", BOX, "--image-size", 64, "-o", tmp_path / "mask.dcm")
+    assert ended.code == 1
+    assert "Choose .nii.gz instead" in ended.err

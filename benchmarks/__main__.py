@@ -53,16 +53,15 @@ def main() -> None:
             progress,
         )
         rows: list[Row] = []
-        for name in (name for name in arguments.rows if name in ROWS):
-            rows += ROWS[name](setting)
+        for name in arguments.rows:
+            if name == GROWTH:
+                picture = (arguments.to or Path()) / PICTURE
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                plot(growth(setting), picture)
+            else:
+                rows += ROWS[name](setting)
             if arguments.to:  # after each, so that hours are not lost with the last one
                 write_into(arguments.to / PAGE, report(setting, rows))
-        if GROWTH in arguments.rows:
-            sizes = {"sizes": (64, 128), "batches": (1, 2), "boxes": (1, 2)} if arguments.quick else {}
-            picture = (arguments.to or Path()) / PICTURE
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            plot(growth(setting, **sizes), picture)
-            progress.print(f"The plot is {picture}.")
     print(report(setting, rows))
 
 
@@ -103,7 +102,9 @@ def report(setting: Setting, rows: list[Row]) -> str:
 
 
 def write_into(page: Path, text: str) -> None:
-    """Replace what stands between the page's marks; a page that does not exist is made of them."""
+    """Replace what stands between the page's marks, and show the plot if there is one; a new page is made of them."""
+    if (page.parent / PICTURE).exists():
+        text += f"\n![Seconds against image size, batch and boxes, segment_anything and this project]({PICTURE})\n"
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN) if page.exists() else ("", "", END)
     _, _, after = rest.partition(END)
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,8 @@ from benchmarks.decoder import decoders
 from benchmarks.rivals import normalised_image, our_sam, stock_sam
 from benchmarks.timing import Setting, Work, time_in_turns
 
+BATCHES = (1, 2, 4, 8)
+BOXES = (1, 4, 16, 64)
 COLOURS = {"segment_anything": "#8a8a8a", "ours": "#0b6fb8"}
 
 
@@ -36,13 +38,9 @@ class Growth:
     seconds: dict[str, list[list[float]]]
 
 
-def growth(
-    setting: Setting,
-    sizes: Sequence[int] = (256, 512, 768, 1024),
-    batches: Sequence[int] = (1, 2, 4, 8),
-    boxes: Sequence[int] = (1, 4, 16, 64),
-) -> list[Growth]:
-    """Measure all three. Batches are measured at the smallest size."""
+def growth(setting: Setting) -> list[Growth]:
+    """Measure all three: a quarter of the image size to the whole, batches of the smallest, boxes of the largest."""
+    sizes = tuple(setting.image_size * quarters // 4 for quarters in (1, 2, 3, 4))
     small = replace(setting, image_size=sizes[0])
     return [
         _measure(
@@ -55,14 +53,14 @@ def growth(
         _measure(
             f"encoder forward, {setting.variant} {sizes[0]}",
             "images in a batch",
-            batches,
+            BATCHES,
             setting,
             lambda batch: _encoders(small, batch),
         ),
         _measure(
             f"decoder, {setting.variant} {setting.image_size}",
             "boxes of an image",
-            boxes,
+            BOXES,
             setting,
             lambda count: decoders(setting, count),
         ),

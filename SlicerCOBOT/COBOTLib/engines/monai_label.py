@@ -1,7 +1,7 @@
 """A MONAI Label server (0.8) over HTTP.
 
-A scan is sent once (``PUT /session/``) and asked about as often as wanted (``POST /infer/{model}``). What a request says
-of the prompt, in its ``params``; voxels are (i, j, k) of the image that was sent, boxes half-open:
+A scan is sent once (``PUT /session/``) and asked about as often as wanted (``POST /infer/{model}``). What a request
+says of the prompt, in its ``params``; voxels are (i, j, k) of the image that was sent, boxes half-open:
 
 ========================  ============================================================================================
 ``slice_axis``            0, 1, 2 for i, j, k: along which slices follow one another
@@ -105,7 +105,7 @@ class MonaiLabelEngine(Engine):
         image = quote(image_id, safe="")
         known = self._server.request("GET", f"/datastore/image/info?image={image}", job)
         if known.status != 200 or not known.body.strip() or known.body.strip() in (b"{}", b"null"):
-            body, content_type = multipart({"params": "{}"}, {"file": (f"{image_id}.nii.gz", self._file(scan))})
+            body, content_type = multipart({"params": "{}"}, {"file": ("image.nii.gz", self._file(scan))})
             self._checked(
                 self._server.request("PUT", f"/datastore/image?image={image}", job, body, content_type, _MINUTES),
                 "the datastore",
@@ -113,7 +113,7 @@ class MonaiLabelEngine(Engine):
         info = [{"name": name, "idx": value} for value, name in enumerate(labels, start=1)]
         body, content_type = multipart(
             {"params": json.dumps({"label_info": info})},
-            {"label": (f"{image_id}.nii.gz", to_file(label_map, scan.grid))},
+            {"label": ("label.nii.gz", to_file(label_map, scan.grid))},
         )
         self._checked(
             self._server.request("PUT", f"/datastore/label?image={image}&tag=final", job, body, content_type, _MINUTES),

@@ -1,25 +1,59 @@
-from collections.abc import Callable
+import copy
+import warnings
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import nn
 
-from monai_cobot.networks import build_sam
+from monai_cobot.networks import VARIANTS, SamVariant, build_sam
 from monai_cobot.peft import Adapter
 
 SIZE = 64
 
+TINY = SamVariant(
+    width=48,
+    depth=3,
+    heads=3,
+    global_blocks=(1,),
+    image_size=40,
+    patch_size=8,
+    window_size=4,  # a map of 5 x 5 tokens: windows are padded
+    prompt_width=32,
+    decoder_heads=2,
+    decoder_mlp_width=32,
+)
 
-@pytest.fixture
-def small_sam() -> nn.Module:
-    """A SAM that computes in milliseconds: vit_mini at 64 pixels, whose relative positions are not zero."""
-    sam = build_sam("vit_mini", image_size=SIZE)
+
+def with_relative_positions(sam: nn.Module) -> nn.Module:
+    """Gives a SAM relative positions that are not zero."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in sam.named_parameters():
             if "rel_pos" in name:
                 parameter.normal_(std=0.2, generator=generator)
     return sam
+
+
+@pytest.fixture
+def small_sam() -> nn.Module:
+    """vit_mini at 64 pixels."""
+    return with_relative_positions(build_sam("vit_mini", image_size=SIZE))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Iterator[nn.Module]:
+    """A SAM that computes in milliseconds, as a variant of its own."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its weights, which are random
+        patch.setitem(VARIANTS, "tiny", TINY)
+        yield with_relative_positions(build_sam("tiny"))
+
+
+@pytest.fixture
+def tiny_sam(tiny: nn.Module) -> nn.Module:
+    """A copy of the SAM that computes in milliseconds."""
+    return copy.deepcopy(tiny)
 
 
 @pytest.fixture

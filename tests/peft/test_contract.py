@@ -1,0 +1,397 @@
+"""One contract over the registry: what every method must do, alone, with COBOT, and with its other options."""
+
+import copy
+import pickle
+import warnings
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+from monai_cobot.networks import PromptableSam, build_sam, frozen_depth, set_gradient_checkpointing
+from monai_cobot.peft import METHODS, Adapter, adapt, load_adapter, options_of, save_adapter
+
+
+class Case(NamedTuple):
+    """A method as it is used."""
+
+    method: str
+    options: dict[str, Any]
+
+    def adapt(self, sam: nn.Module, **more: Any) -> Adapter:
+        """Put the method into a SAM."""
+        return adapt(sam, self.method, **(self.options | more))
+
+    def __repr__(self) -> str:
+        return "-".join([self.method, *(f"{name}={value}" for name, value in self.options.items())])
+
+
+PLAIN = [Case(method, {}) for method in sorted(METHODS)]
+ORCHESTRATED = [
+    Case("adaptformer", {"orchestrate": True}),
+    Case("conv_lora", {"orchestrate": True, "rank": 4, "alpha": 4.0}),
+    Case("houlsby", {"orchestrate": True}),
+    Case("lora", {"orchestrate": True}),
+    Case("sam_adapter", {"orchestrate": True}),
+]
+VARIED = [
+    Case("conv_lora", {"multiply_by_gate": False, "experts": 3}),
+    Case("sam_parser", {"patch_embed": True, "linears": True}),
+    Case("vpt", {"deep": False, "prompts": 7}),
+]
+CASES = PLAIN + ORCHESTRATED + VARIED
+# what a fresh adapter computes is what SAM computes to the last bit, but for these
+CHANGES_AT_THE_START = {"vpt": "its prompts take part in every softmax"}
+ROUNDS_AT_THE_START = {
+    "lst": "the map lies otherwise in memory, by which convolutions round",
+    "sam_adapter": "the map lies otherwise in memory, by which convolutions round",
+}
+NOT_MERGEABLE = {
+    "adaptformer": "ReLU",
+    "conv_lora": "depends on the tokens around",
+    "houlsby": "GELU",
+    "lst": "a network of its own",
+    "sam_adapter": "depend on the image",
+    "vpt": "further tokens",
+}
+# methods that can be kept to the last blocks
+WITH_BLOCKS = [Case(method, {"blocks": 1}) for method in sorted(METHODS) if "blocks" in METHODS[method]().options()] + [
+    Case("vpt", {"blocks": 2, "deep": False}),
+    Case("lora", {"blocks": 1, "orchestrate": True}),
+]
+
+all_cases = pytest.mark.parametrize("case", CASES, ids=repr)
+trainable_cases = pytest.mark.parametrize("case", [case for case in CASES if case.method != "freeze"], ids=repr)
+
+BOXES = torch.tensor([[[4.0, 6.0, 30.0, 25.0], [1.0, 2.0, 20.0, 23.0]], [[5.0, 5.0, 31.0, 26.0], [0.0, 0.0, 9.0, 8.0]]])
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    return torch.rand(2, 1, 27, 33, generator=torch.Generator().manual_seed(2))
+
+
+def predict(sam: nn.Module, image: torch.Tensor) -> torch.Tensor:
+    """Masks of two boxes an image."""
+    return PromptableSam(sam)(image, BOXES[: len(image)])
+
+
+@pytest.fixture(scope="module")
+def vit_b() -> nn.Module:
+    """The official size, without numbers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its weights, which are random
+        return build_sam("vit_b").to("meta")
+
+
+D, N, C = 768, 12, 256
+LADDER = N * (D * 24 + 24 + 12 * 24**2 + 13 * 24) + 8 * 2 * 27 * 24 + 4 * 2 * 127 * 24 + N - 1 + 24 * D + D
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "expected"),
+    [
+        # the papers' counts
+        ("lora", {"rank": 4}, 147_456),
+        ("lora", {"rank": 4, "orchestrate": True}, 148_320),
+        ("adaptformer", {"bottleneck": 16}, 322_752),
+        ("adaptformer", {"bottleneck": 16, "orchestrate": True}, 324_048),
+        ("sam_parser", {}, 512),
+        ("sam_parser", {"patch_embed": True}, 1_280),
+        ("conv_lora", {"rank": 3, "experts": 8}, 119_232),
+        # the formulas of the docstrings
+        ("sam_parser", {"linears": True}, 512 + 4 * N * D),
+        ("conv_lora", {"rank": 5, "experts": 3, "blocks": 2}, 2 * (4 * D * 5 + 2 * 5 * 3 + 3 * (9 * 25 + 5))),
+        ("conv_lora", {"rank": 4, "orchestrate": True}, N * (16 * D + 64 + 8 * (9 * 16 + 4)) + N * (4 + 4 + N + 4)),
+        ("bitfit", {}, 11 * N * D + D + 2 * C),
+        ("bitfit", {"blocks": 2}, 11 * 2 * D + 2 * C),
+        ("ssf", {}, 2 * 102_656),
+        ("ssf", {"blocks": 2}, 2 * (11 * 2 * D + 2 * C)),
+        ("houlsby", {"bottleneck": 8}, 313_536),
+        ("houlsby", {"bottleneck": 12, "blocks": 3}, 2 * 3 * (2 * D * 12 + D + 12)),
+        ("houlsby", {"bottleneck": 8, "orchestrate": True}, 313_536 + 24 * (8 + 8 + 24 + 16)),
+        ("sam_adapter", {}, 63_312),
+        ("sam_adapter", {"bottleneck": 8}, 3 * 256 * 8 + 2 * D * 8 + D + 2 * 8 + N * (64 + 8)),
+        ("sam_adapter", {"bottleneck": 8, "orchestrate": True}, 20_080 + N * (8 + 8 + N + 16)),
+        ("vpt", {}, 92_160),
+        ("vpt", {"prompts": 3, "blocks": 5}, 5 * 3 * D),
+        ("vpt", {"deep": False}, 7_680),
+        ("lst", {}, LADDER),
+        ("full", {}, 89_670_912),
+        ("decoder_only", {}, 0),
+        ("freeze", {}, 0),
+        # of the last N blocks: 4 N D r, and COBOT over 2 N or N slots
+        ("lora", {"rank": 4, "blocks": 3}, 36_864),
+        ("lora", {"rank": 4, "blocks": 3, "orchestrate": True}, 36_864 + 6 * (4 + 4 + 6 + 4)),
+        ("adaptformer", {"bottleneck": 16, "blocks": 1}, 26_896),
+        ("adaptformer", {"bottleneck": 16, "blocks": 1, "orchestrate": True}, 26_896 + 1 * (16 + 16 + 1 + 64)),
+    ],
+)
+def test_trained_parameters_on_vit_b_are_those_of_the_formula(vit_b, monkeypatch, method, options, expected):
+    monkeypatch.setattr("monai_cobot.peft.adapter.base_weights_sha256", lambda sam: "of no numbers")
+    adapter = adapt(vit_b, method, **options)
+    counts = adapter.count_parameters()
+    trained = sum(parameter.numel() for parameter in vit_b.parameters() if parameter.requires_grad)
+    adapter.remove()
+    assert counts == {"encoder": expected, "decoder": 0 if method == "freeze" else 4_058_340}
+    assert trained == sum(counts.values())
+
+
+@all_cases
+def test_a_fresh_adapter_changes_nothing(tiny_sam, image, case):
+    with torch.no_grad():  # attention takes another kernel where a gradient is wanted
+        before = predict(tiny_sam, image)
+        case.adapt(tiny_sam)
+        after = predict(tiny_sam, image)
+    if case.method in CHANGES_AT_THE_START:
+        assert not torch.allclose(after, before)
+    elif case.method in ROUNDS_AT_THE_START:
+        torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+    else:
+        assert torch.equal(after, before)
+
+
+@all_cases
+def test_training_changes_what_is_computed(tiny_sam, image, trained, case):
+    with torch.no_grad():
+        before = PromptableSam(tiny_sam).encode(image)
+        trained(case.adapt(tiny_sam))
+        after = PromptableSam(tiny_sam).encode(image)
+    assert torch.allclose(before, after, rtol=1e-2) == (case.method in ("freeze", "decoder_only"))
+
+
+@all_cases
+def test_sams_state_dict_keeps_its_keys(tiny_sam, case):
+    keys = set(tiny_sam.state_dict())
+    adapter = case.adapt(tiny_sam)
+    assert keys <= set(tiny_sam.state_dict())
+    assert set(tiny_sam.state_dict()) - keys <= set(adapter.state_dict())
+
+
+@trainable_cases
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_reach_all_of_the_adapter_and_the_decoder_and_nothing_else(
+    tiny_sam, image, trained, case, checkpointing
+):
+    adapter = trained(case.adapt(tiny_sam))
+    set_gradient_checkpointing(tiny_sam, checkpointing)
+    network = PromptableSam(tiny_sam).train()
+    logits, quality = network.decode(network.encode(image), BOXES, image.shape[-2:])
+    (logits.sum() + quality.sum() + adapter.auxiliary_loss()).backward()
+    own = {name for name, _ in adapter.named_parameters()}
+    with_gradient = {name for name, parameter in tiny_sam.named_parameters() if parameter.grad is not None}
+    # the decoder's three other mask tokens answer only where several masks are asked for
+    unused = {name for name in own if "hypernetworks_mlps" in name and name.split(".")[2] != "0"}
+    assert with_gradient == own - unused
+    still = {name for name in own - unused if tiny_sam.get_parameter(name).grad.abs().max() == 0}
+    # of Conv-LoRA's experts, some are chosen by no window
+    assert not [name for name in still if name.startswith("image_encoder.") and ".convolutions." not in name]
+
+
+@trainable_cases
+def test_gradients_under_checkpointing_are_those_without(tiny_sam, image, trained, case):
+    adapter = trained(case.adapt(tiny_sam, **options_of(case.method, dropout=0.0)))
+    gradients = []
+    for enabled in (False, True):
+        set_gradient_checkpointing(tiny_sam, enabled)
+        tiny_sam.train().zero_grad()
+        torch.manual_seed(0)  # Conv-LoRA's gate is noisy
+        (predict(tiny_sam, image).square().sum() + 100 * adapter.auxiliary_loss()).backward()
+        gradients.append({name: p.grad.clone() for name, p in adapter.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-6 * float(gradient.abs().max()))
+
+
+@trainable_cases
+def test_two_passes_before_one_backward_pass_give_the_sum_of_their_gradients(tiny_sam, image, trained, case):
+    adapter = trained(case.adapt(tiny_sam, **options_of(case.method, dropout=0.0)))
+    tiny_sam.eval()
+    set_gradient_checkpointing(tiny_sam, True)
+    tiny_sam.image_encoder.train()
+    for module in tiny_sam.image_encoder.modules():
+        module.training = module is tiny_sam.image_encoder  # recomputing, without noise
+    gradients = []
+    for together in (False, True):
+        tiny_sam.zero_grad()
+        losses = [predict(tiny_sam, one[None]).square().sum() for one in image] if together else []
+        for loss in losses or (predict(tiny_sam, one[None]).square().sum() for one in image):
+            loss.backward()
+        gradients.append({name: p.grad.clone() for name, p in adapter.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
+
+
+@trainable_cases
+def test_a_batch_of_images_of_any_size_equals_the_images_one_by_one(tiny_sam, image, trained, case):
+    trained(case.adapt(tiny_sam))
+    together = predict(tiny_sam, image)
+    assert together.shape == (2, 2, 27, 33)
+    for index in range(2):
+        alone = PromptableSam(tiny_sam)(image[index : index + 1], BOXES[index : index + 1])
+        torch.testing.assert_close(together[index], alone[0], rtol=1e-4, atol=1e-4)
+
+
+@trainable_cases
+def test_the_encoder_can_stop_and_go_on_at_any_depth(tiny_sam, image, trained, case):
+    trained(case.adapt(tiny_sam))
+    network = PromptableSam(tiny_sam)
+    with torch.no_grad():
+        expected = network.encode(image)
+        for depth in range(5):
+            assert torch.equal(network.encode_rest(network.encode_frozen(image, depth)), expected)
+
+
+@trainable_cases
+def test_what_is_in_front_of_the_first_trained_weight_is_what_sam_computes(tiny_sam, image, trained, case):
+    network = PromptableSam(tiny_sam)
+    before = [network.encode_frozen(image, depth).values for depth in range(5)]
+    trained(case.adapt(tiny_sam))
+    depth = frozen_depth(tiny_sam)
+    assert depth == {"decoder_only": 4, "sam_parser": 0 if case.options else 3}.get(case.method, 0)
+    if depth > 0:
+        assert torch.equal(network.encode_frozen(image, depth).values, before[depth])
+    if depth < 4:
+        assert not torch.equal(network.encode_frozen(image, depth + 1).values, before[depth + 1])
+
+
+@pytest.mark.parametrize("case", WITH_BLOCKS, ids=repr)
+def test_the_last_blocks_alone_are_adapted_where_asked(tiny_sam, image, trained, case):
+    network = PromptableSam(tiny_sam)
+    depth = 3 - case.options["blocks"]
+    frozen = network.encode_frozen(image, depth).values
+    before = network.encode(image)
+    adapter = trained(case.adapt(tiny_sam))
+    assert frozen_depth(tiny_sam) == depth
+    assert torch.equal(network.encode_frozen(image, depth).values, frozen)
+    assert not torch.equal(network.encode(image), before)
+    network.train().encode(image).square().sum().backward()
+    own = [name for name, _ in adapter.named_parameters() if name.startswith("image_encoder.")]
+    assert all(tiny_sam.get_parameter(name).grad is not None for name in own)
+
+
+@trainable_cases
+def test_removing_gives_back_the_sam_as_it_was(tiny_sam, image, trained, case):
+    before = predict(tiny_sam, image)
+    state = {name: tensor.clone() for name, tensor in tiny_sam.state_dict().items()}
+    modules = [(name, type(module)) for name, module in tiny_sam.named_modules()]
+    trained(case.adapt(tiny_sam)).remove()
+    assert torch.equal(predict(tiny_sam, image), before)
+    assert tiny_sam.state_dict().keys() == state.keys()
+    assert all(torch.equal(tiny_sam.state_dict()[name], tensor) for name, tensor in state.items())
+    assert [(name, type(module)) for name, module in tiny_sam.named_modules()] == modules
+    assert all(parameter.requires_grad for parameter in tiny_sam.parameters())
+    case.adapt(tiny_sam)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.method not in NOT_MERGEABLE], ids=repr)
+def test_merging_keeps_the_output_and_unmerging_the_weights(tiny_sam, image, trained, case):
+    adapter = trained(case.adapt(tiny_sam))
+    before = predict(tiny_sam, image)
+    state = {name: tensor.clone() for name, tensor in tiny_sam.state_dict().items()}
+    adapter.merge()
+    adapter.merge()
+    torch.testing.assert_close(predict(tiny_sam, image), before, rtol=1e-4, atol=1e-4)
+    adapter.unmerge()
+    assert all(torch.equal(tiny_sam.state_dict()[name], tensor) for name, tensor in state.items())
+    adapter.merge()
+    adapter.remove()
+    assert not [name for name, module in tiny_sam.named_modules() if hasattr(module, "merged")]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.method in NOT_MERGEABLE], ids=repr)
+@pytest.mark.parametrize("decoder", ["full", "lora"])
+def test_what_cannot_be_merged_says_why_and_changes_nothing(tiny_sam, image, trained, case, decoder):
+    adapter = trained(case.adapt(tiny_sam, decoder=decoder))
+    before = predict(tiny_sam, image)
+    with pytest.raises(TypeError, match=NOT_MERGEABLE[case.method]):
+        adapter.merge()
+    assert torch.equal(predict(tiny_sam, image), before)
+
+
+@all_cases
+def test_a_saved_adapter_loads_to_the_same_output(tiny_sam, image, trained, case, tmp_path):
+    twin = copy.deepcopy(tiny_sam)
+    torch.manual_seed(0)
+    save_adapter(trained(case.adapt(tiny_sam, decoder="lora")), tmp_path / "adapter")
+    torch.manual_seed(1)
+    adapter = load_adapter(twin, tmp_path / "adapter")
+    torch.testing.assert_close(predict(twin, image), predict(tiny_sam, image), rtol=1e-5, atol=1e-5)
+    assert (adapter.method.name, adapter.orchestration is not None) == (case.method, "orchestrate" in case.options)
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"full"}))
+def test_a_whole_task_on_vit_b_fits_into_two_megabytes(vit_b, monkeypatch, method):
+    monkeypatch.setattr("monai_cobot.peft.adapter.base_weights_sha256", lambda sam: "of no numbers")
+    adapter = adapt(vit_b, method, decoder="lora")
+    size = sum(tensor.numel() * tensor.element_size() for tensor in adapter.state_dict().values())
+    adapter.remove()
+    assert size < 1.95e6  # and some kilobytes of names
+
+
+@all_cases
+def test_copies_and_pickles_compute_the_same_and_live_on_their_own(tiny_sam, image, trained, case):
+    adapter = trained(case.adapt(tiny_sam))
+    predict(tiny_sam.train(), image)
+    tiny_sam.eval()
+    before = predict(tiny_sam, image)
+    for twin in (copy.deepcopy(adapter), pickle.loads(pickle.dumps(adapter))):
+        assert torch.equal(predict(twin.sam, image), before)
+        trained(twin).fold()
+        twin.remove()
+    assert torch.equal(predict(tiny_sam, image), before)
+
+
+@pytest.mark.parametrize("case", ORCHESTRATED, ids=repr)
+def test_folding_leaves_the_plain_base_method_with_the_same_output(tiny_sam, image, trained, case):
+    plain = set(case.adapt(copy.deepcopy(tiny_sam), orchestrate=False).state_dict())
+    adapter = trained(case.adapt(tiny_sam))
+    before = predict(tiny_sam, image)
+    adapter.fold()
+    torch.testing.assert_close(predict(tiny_sam, image), before, rtol=1e-4, atol=1e-5)
+    assert set(adapter.state_dict()) == plain
+    assert adapter.orchestrator is None
+    assert adapter.orchestration is None
+
+
+@trainable_cases
+def test_bfloat16_autocast_trains_float32_parameters(tiny_sam, image, trained, case):
+    adapter = trained(case.adapt(tiny_sam, **options_of(case.method, dropout=0.0)))
+    if case.method != "conv_lora":  # whose gate is noisy in training
+        tiny_sam.train()
+    exact = predict(tiny_sam, image)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = predict(tiny_sam, image)
+    assert (logits.float() - exact).norm() < 0.05 * exact.norm()
+    logits.float().square().sum().backward()
+    assert {parameter.grad.dtype for _, parameter in adapter.named_parameters() if parameter.grad is not None} == {
+        torch.float32
+    }
+
+
+@trainable_cases
+def test_half_precision_works_before_and_after_adapting(tiny_sam, image, trained, case):
+    half = copy.deepcopy(tiny_sam).to(torch.bfloat16)
+    adapter = trained(case.adapt(tiny_sam, decoder="lora"))
+    exact = predict(tiny_sam, image)
+    case.adapt(half, decoder="lora").load_state_dict(adapter.state_dict())
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    for sam in (half, tiny_sam.to(torch.bfloat16)):
+        assert (predict(sam, image) - exact).norm() < 0.1 * exact.norm()
+
+
+@pytest.mark.parametrize("case", ORCHESTRATED, ids=repr)
+def test_cobots_slots_follow_the_network_and_all_learn(tiny_sam, image, trained, case):
+    adapter = trained(case.adapt(tiny_sam))
+    slots = [module.mixing.slot for module in tiny_sam.modules() if getattr(module, "mixing", None) is not None]
+    assert slots == list(range(adapter.orchestrator.num_slots))
+    assert len(slots) == {"lora": 6, "houlsby": 6}.get(case.method, 3)
+    predict(tiny_sam, image).square().sum().backward()
+    assert (adapter.orchestrator.relation.grad.abs() > 0).all()
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {case.method for case in ORCHESTRATED}))
+def test_cobot_over_a_method_without_a_bottleneck_is_an_error(tiny_sam, method):
+    with pytest.raises(ValueError, match=f"'{method}' has none"):
+        adapt(tiny_sam, method, orchestrate=True)

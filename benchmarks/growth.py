@@ -73,6 +73,7 @@ def plot(panels: Sequence[Growth], path: Path) -> None:
         figure = Figure(figsize=(4.2 * len(panels), 3.6), dpi=150, layout="constrained")
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _draw(axes, panel)
+        figure.axes[0].legend(loc="upper left", frameon=False)
         figure.savefig(path)
 
 
@@ -108,6 +109,5 @@ def _draw(axes: Axes, panel: Growth) -> None:
         low, median, high = zip(*quartiles, strict=True)
         axes.fill_between(panel.values, low, high, color=COLOURS[name], alpha=0.2, linewidth=0)
         axes.plot(panel.values, median, "o-", color=COLOURS[name], label=name, markersize=4)
-        axes.annotate(name, (panel.values[-1], median[-1]), (-4, 6), textcoords="offset points", ha="right")
     axes.set(title=panel.title, xlabel=panel.of, ylabel="seconds", ylim=(0, None), xticks=panel.values)
     axes.margins(x=0.06)

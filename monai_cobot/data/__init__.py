@@ -3,12 +3,21 @@
 from monai_cobot.data.cases import Case, CaseError, LoadedCase, MaskFile, load_case
 from monai_cobot.data.collate import collate_slices
 from monai_cobot.data.feature_cache import FeatureCache, image_digest
+from monai_cobot.data.image_sources import open_images
 from monai_cobot.data.layouts import LAYOUTS, CaseFolder, read_layout
 from monai_cobot.data.opening import CaseSplit, open_dataset
 from monai_cobot.data.parts import cases_of
 from monai_cobot.data.phantom import PHANTOM_LABELS, generate_phantom
 from monai_cobot.data.prompt_loader import PromptDataset, PromptedImage, PromptLoader
-from monai_cobot.data.prompts import ListedPrompts, MaskPrompts, Prompt, PromptSource, prompts_from_masks, read_prompts
+from monai_cobot.data.prompts import (
+    ListedPrompts,
+    MaskPrompts,
+    Prompt,
+    PromptSource,
+    WholeSlicePrompts,
+    prompts_from_masks,
+    read_prompts,
+)
 from monai_cobot.data.recipes import RECIPES, Recipe, download, find_recipe
 from monai_cobot.data.samplers import EpochSampler, SameShapeBatchSampler
 from monai_cobot.data.slice_dataset import Skip, SliceDataset
@@ -48,6 +57,7 @@ __all__ = [
     "Skip",
     "SliceDataset",
     "Volume",
+    "WholeSlicePrompts",
     "cases_of",
     "collate_slices",
     "download",
@@ -57,6 +67,7 @@ __all__ = [
     "load_case",
     "mask_on_source_grid",
     "open_dataset",
+    "open_images",
     "prompts_from_masks",
     "read_layout",
     "read_mask",

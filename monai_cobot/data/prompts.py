@@ -1,10 +1,11 @@
-"""Box prompts of whole images: listed in a file, or taken from the masks of a data set."""
+"""Box prompts of whole images: listed in a file, taken from masks, or the whole of every slice."""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,11 +20,21 @@ from monai_cobot.data.volumes import IMAGE_SUFFIXES, Volume, read_volume
 from monai_cobot.transforms.boxes import box_from_mask, check_box
 from monai_cobot.transforms.slices import SLICE_AXES, slices_of
 
-__all__ = ["ListedPrompts", "MaskPrompts", "Prompt", "PromptSource", "prompts_from_masks", "read_prompts"]
+__all__ = [
+    "ListedPrompts",
+    "MaskPrompts",
+    "Prompt",
+    "PromptSource",
+    "WholeSlicePrompts",
+    "name_images",
+    "prompts_from_masks",
+    "read_prompts",
+]
 
 Box = tuple[float, float, float, float]
 
 _MOST_LABELS = 32767
+_CORNERS = ("x0", "y0", "x1", "y1")
 _KEYS = ("image", "slice", "box", "label", "axis")
 
 
@@ -101,7 +112,7 @@ class MaskPrompts:
 
     Attributes:
         case: the image and its masks.
-        labels: name -> value of the labels to use.
+        labels: name -> value of the labels to use; None for all that the masks hold.
         axis: slice axis.
         min_foreground: slices with fewer pixels of a label have no box for it.
         components: a box around each connected component of a label in a slice (8 neighbours) instead of one around
@@ -109,7 +120,7 @@ class MaskPrompts:
     """
 
     case: Case
-    labels: Mapping[str, int]
+    labels: Mapping[str, int] | None
     axis: str = "axial"
     min_foreground: int = 1
     components: bool = False
@@ -135,10 +146,11 @@ class MaskPrompts:
         Raises:
             CaseError: where the case cannot be used, or no slice shows enough of any label.
         """
-        loaded = load_case(self.case, self.labels.values())
+        loaded = load_case(self.case, None if self.labels is None else self.labels.values())
+        labels = self.labels or {f"label {value}": value for value in loaded.values()}
         label_maps = slices_of(loaded.label_maps, self.axis)  # (slices, N, H, W)
         prompts = []
-        for name, value in self.labels.items():
+        for name, value in labels.items():
             masks = (label_maps == value).any(axis=1)  # (slices, H, W)
             prompts += [
                 Prompt(int(index), box, value, self.axis, f"{name} in {self.axis} slice {index}")
@@ -148,7 +160,7 @@ class MaskPrompts:
         if not prompts:
             raise CaseError(
                 f"case {self.name}: no {self.axis} slice shows {self.min_foreground} pixels or more of "
-                f"{', '.join(self.labels)}; its masks hold the labels {loaded.values()}."
+                f"{', '.join(labels) or 'any label'}; its masks hold the labels {loaded.values()}."
             )
         return loaded.image, tuple(prompts)
 
@@ -165,6 +177,36 @@ class MaskPrompts:
             if statistics.GetNumberOfPixels(component) >= self.min_foreground:
                 boxes.append((x, y, x + width, y + height))
         return boxes
+
+
+@dataclass(frozen=True)
+class WholeSlicePrompts:
+    """An image, every slice of which is one prompt.
+
+    Attributes:
+        label: the value of what is found.
+        axis: slice axis.
+    """
+
+    name: str
+    image: Path
+    label: int = 1
+    axis: str = "axial"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The image."""
+        return (self.image,)
+
+    def load(self) -> tuple[Volume, tuple[Prompt, ...]]:
+        """The image and one prompt a slice.
+
+        Raises:
+            OSError, ValueError: where the image cannot be read.
+        """
+        volume = read_volume(self.image)
+        count = len(slices_of(volume.array, self.axis))
+        return volume, tuple(Prompt(n, None, self.label, self.axis, f"{self.axis} slice {n}") for n in range(count))
 
 
 def prompts_from_masks(
@@ -184,15 +226,18 @@ def prompts_from_masks(
     return [MaskPrompts(case, split.labels, axis, min_foreground, components) for case in cases_of(split, part)]
 
 
-def read_prompts(path: str | Path, axis: str = "axial") -> list[ListedPrompts]:
-    """Reads a list of prompts: ``[{"image": path, "slice": 3, "box": [x0, y0, x1, y1], "label": 1, "axis": name}]``.
+def read_prompts(path: str | Path, axis: str = "axial", folder: str | Path | None = None) -> list[ListedPrompts]:
+    """Reads a list of prompts, as JSON or CSV.
 
-    Paths are relative to the file. A box of null is the whole slice; the slice of a picture is 0. See `Prompt` for the
-    frame of slices and boxes. An image's entries may stand anywhere; they take effect in their order.
+    JSON: ``[{"image": path, "slice": 3, "box": [x0, y0, x1, y1], "label": 1, "axis": name}]``. CSV: columns ``image,
+    slice, x0, y0, x1, y1, label`` and, where wanted, ``axis``, divided by commas, semicolons or tabs. A box of null,
+    or four empty cells, is the whole slice; the slice of a picture is 0. See `Prompt` for the frame of slices and
+    boxes. An image's entries may stand anywhere; they take effect in their order.
 
     Args:
-        path: the JSON file.
+        path: the file, which ends in .json or .csv.
         axis: of entries that name none.
+        folder: what the paths of images are relative to; None for the file's folder.
 
     Returns:
         The images in the order of their first entries. They are named by their paths below the folder that they have in
@@ -206,18 +251,59 @@ def read_prompts(path: str | Path, axis: str = "axial") -> list[ListedPrompts]:
     _check_axis(axis, "axis")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; it should list images with their boxes.")
+    entries = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path)
+    by_image: dict[Path, list[Prompt]] = {}
+    for origin, entry in entries:
+        image, prompt = _parse(entry, axis, origin, path.parent if folder is None else Path(folder))
+        by_image.setdefault(image, []).append(prompt)
+    named = name_images(list(by_image), path)
+    return [ListedPrompts(name, image, tuple(by_image[image])) for name, image in named.items()]
+
+
+def _read_json(path: Path) -> list[tuple[str, Any]]:
+    """The entries, each with where it stands."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: this is not valid JSON ({error}).") from error
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{path}: a list of entries such as {{"image": ..., "slice": 0, "box": ...}} is expected.')
-    by_image: dict[Path, list[Prompt]] = {}
-    for number, entry in enumerate(entries):
-        image, prompt = _parse(entry, axis, f"{path}: entry {number}", path.parent)
-        by_image.setdefault(image, []).append(prompt)
-    names = _names(list(by_image), path)
-    return [ListedPrompts(name, image, tuple(by_image[image])) for name, image in names.items()]
+    return [(f"{path}: entry {number}", entry) for number, entry in enumerate(entries)]
+
+
+def _read_csv(path: Path) -> list[tuple[str, Any]]:
+    """As `_read_json`; cells become numbers where they can, and what cannot is left for the check of the entry."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: this is not text in UTF-8 ({error}). Save it as CSV UTF-8.") from error
+    header = text.partition("\n")[0]
+    reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=header.count), restkey="further columns")
+    columns = {"image", "slice", *_CORNERS, "label"}
+    names = {name.strip() for name in reader.fieldnames or ()}
+    if not columns <= names <= columns | {"axis"}:
+        raise ValueError(
+            f"{path}: the first line must name the columns image, slice, x0, y0, x1, y1, label and, where wanted, "
+            f"axis; it is {header.strip()!r}."
+        )
+    entries = []
+    for row in reader:
+        cells = {name.strip(): (value or "").strip() for name, value in row.items() if name != "further columns"}
+        corners = [cells.pop(name) for name in _CORNERS]
+        entry: dict[str, Any] = {**cells, **{key: _number(cells[key]) for key in ("slice", "label")}}
+        entry["box"] = [_number(corner) for corner in corners] if any(corners) else None
+        entries.append((f"{path}: line {reader.line_num}", entry))
+    if not entries:
+        raise ValueError(f"{path}: the file lists no box.")
+    return entries
+
+
+def _number(cell: str) -> int | float | str:
+    try:
+        number = float(cell)
+    except ValueError:
+        return cell
+    return int(number) if number.is_integer() else number
 
 
 def _parse(entry: Any, axis: str, origin: str, folder: Path) -> tuple[Path, Prompt]:
@@ -271,8 +357,16 @@ def _check_inside(prompt: Prompt, volume: Volume) -> None:
             raise ValueError(f"{prompt.origin}: {volume.path}: {error}") from error
 
 
-def _names(images: list[Path], path: Path) -> dict[str, Path]:
-    """name -> image; in folders below the one that all have in common, so that equal names in two folders stay two."""
+def name_images(images: Sequence[Path], path: Path) -> dict[str, Path]:
+    """name -> image; in folders below the one that all have in common, so that equal names in two folders stay two.
+
+    Args:
+        images: the files, or folders of DICOM series.
+        path: where they are listed, for messages.
+
+    Raises:
+        ValueError: for two images that would have the same name.
+    """
     common = os.path.commonpath([os.path.abspath(image.parent) for image in images])
     named: dict[str, Path] = {}
     for image in images:

@@ -103,6 +103,7 @@ class SliceDataset(Dataset):
         cache_dir: a folder on a fast disk that holds the slices beyond that; nothing stays there. None for the system's
             folder for temporary files.
         part: what the cases are for, such as "training", for the progress bar and messages.
+        may_be_empty: whether no sample may be left, as in one of several processes that share the cases.
         progress: whether a progress bar is shown in a terminal while the cases are read.
 
     Attributes:
@@ -128,6 +129,7 @@ class SliceDataset(Dataset):
         memory_gb: float = 4.0,
         cache_dir: str | Path | None = None,
         part: str = "all",
+        may_be_empty: bool = False,
         progress: bool = True,
     ) -> None:
         if not labels:
@@ -162,7 +164,7 @@ class SliceDataset(Dataset):
                 rows.append(self._add(loaded))
         # (samples, 4): case, slice in the cache, label, component (0 for the label as a whole)
         self._rows = np.concatenate(rows) if rows else _NO_ROWS
-        self._report(len(cases), part, labels, present)
+        self._report(len(cases), part, labels, present, may_be_empty)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -275,14 +277,14 @@ class SliceDataset(Dataset):
     def _skip(self, case: Case, reason: str, label: str | None = None) -> None:
         self.skipped.append(Skip(case.name, reason, label))
 
-    def _report(self, count: int, part: str, labels: Mapping[str, int], present: set[int]) -> None:
+    def _report(self, count: int, part: str, labels: Mapping[str, int], present: set[int], may_be_empty: bool) -> None:
         """Says what was skipped, and refuses a data set without samples."""
         lines = [skip.reason for skip in self.skipped if skip.label is None]
         for name in self.label_names:
             reasons = Counter(skip.reason for skip in self.skipped if skip.label == name)
             lines += [f"label {name}: {reason} in {number} of {count} cases" for reason, number in reasons.items()]
         details = "".join(f"\n  - {line}" for line in lines)
-        if len(self) == 0:
+        if len(self) == 0 and not may_be_empty:
             wanted = ", ".join(f"{name} = {value}" for name, value in labels.items())
             there = ", ".join(str(value) for value in sorted(present)) or "none"
             raise ValueError(

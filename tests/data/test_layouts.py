@@ -143,3 +143,18 @@ def test_a_folder_in_another_layout_is_told_what_is_expected(tmp_path: Path) -> 
         read_layout(tmp_path, ["msd"])
     with pytest.raises(FileNotFoundError, match="absent"):
         read_layout(tmp_path / "absent", ["msd"])
+
+
+def test_two_cases_of_one_name_in_folders_are_refused(tmp_path: Path, write_nifti: Write) -> None:
+    image, labels = case_arrays()
+    for folder in ("benign", "malignant"):
+        (tmp_path / "busi" / folder).mkdir(parents=True)
+        for name in ("case (1).png", "case (1)_mask.png"):
+            Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "busi" / folder / name)
+    for folder, array in (("imagesTr", image), ("labelsTr", labels)):
+        (tmp_path / "pairs" / folder).mkdir(parents=True)
+        write_nifti(tmp_path / "pairs" / folder / "a.nii.gz", array)
+    write_nifti(tmp_path / "pairs" / "imagesTr" / "a_0000.nii.gz", image)  # nnU-Net's name of the same case
+    for folder, name in (("busi", r"case \(1\)"), ("pairs", "a")):
+        with pytest.raises(ValueError, match=f"several cases have the same name: {name}"):
+            read_layout(tmp_path / folder, ["msd", "busi"])

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,45 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         PromptLoader(dataset, 0)
     with pytest.raises(ValueError, match="outside a world"):
         PromptLoader(dataset, 1, rank=2, world_size=2)
+
+
+def test_a_table_says_the_same_as_a_list(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(
+        json.dumps(
+            [
+                {"image": "a.nii.gz", "slice": 3, "box": [1, 2.5, 8, 9], "label": 1},
+                {"image": "b/c.png", "slice": 0, "box": None, "label": 2, "axis": "coronal"},
+            ]
+        )
+    )
+    expected = [(source.name, source.image, source.prompts) for source in read_prompts(tmp_path / "p.json")]
+    for divider in (",", ";", "\t"):
+        lines = ["image,slice,x0,y0,x1,y1,label,axis", "a.nii.gz,3,1,2.5,8,9.0,1,", "b/c.png,0,,,,,2,coronal"]
+        (tmp_path / "p.csv").write_text("\r\n".join(lines).replace(",", divider), encoding="utf-8-sig")
+        found = read_prompts(tmp_path / "p.csv")
+        assert [prompt.origin for source in found for prompt in source.prompts] == [
+            f"{tmp_path / 'p.csv'}: line {number}" for number in (2, 3)
+        ]
+        plain = [
+            (source.name, source.image, tuple(replace(prompt, origin=of.origin) for prompt, of in pairs))
+            for source, (_, _, prompts) in zip(found, expected, strict=True)
+            for pairs in [list(zip(source.prompts, prompts, strict=True))]
+        ]
+        assert plain == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("image,slice,box\n", "x0, y0, x1, y1"),
+        ("image,slice,x0,y0,x1,y1,label\n", "lists no box"),
+        ("image,slice,x0,y0,x1,y1,label\na.png,0,1,2,3,,1\n", "line 2"),
+        ("image,slice,x0,y0,x1,y1,label\na.png,0,1,2,3,4,liver\n", "label"),
+        ("image,slice,x0,y0,x1,y1,label\na.png,0.5,1,2,3,4,1\n", "slice"),
+    ],
+)
+def test_a_table_that_cannot_be_understood_is_named(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "p.csv").write_text(content)
+    with pytest.raises(ValueError, match=said) as raised:
+        read_prompts(tmp_path / "p.csv")
+    assert "p.csv" in str(raised.value)

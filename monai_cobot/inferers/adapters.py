@@ -79,6 +79,7 @@ class AdapterShelf:
         key = (folder, config.weights_sha256)
         if key not in self._loaded:
             twin = _twin(self._sam, _tensor_names(folder))
+            twin.known_sha256 = self._base_sha256  # a second for ViT-B that is not spent on every adapter
             adapter = load_adapter(twin, folder)
             adapter.fold()
             encodes_anew = adapter.count_parameters()["encoder"] > 0

@@ -98,19 +98,33 @@ def points_in(markups_node: Any, grid: Grid) -> tuple[Voxel, ...]:
     Raises:
         GeometryError: a point is outside the scan.
     """
+    voxels = _voxels_of(markups_node, grid)
+    for label, voxel in voxels:
+        if not _is_inside(voxel, grid):
+            raise GeometryError(
+                f'The point "{label}" is outside the volume. Remove it, or place it on the volume that is chosen above.'
+            )
+    return tuple(voxel for _, voxel in voxels)
+
+
+def points_on_plane(markups_node: Any, plane: Grid) -> tuple[Voxel, ...]:
+    """The pixels of a plane's image that points are in; those beside the plane are left out."""
+    return tuple(voxel for _, voxel in _voxels_of(markups_node, plane) if _is_inside(voxel, plane))
+
+
+def _voxels_of(markups_node: Any, grid: Grid) -> list[tuple[str, Voxel]]:
+    """Label and voxel of each point that is placed, wherever it is."""
     voxels = []
     for index in range(markups_node.GetNumberOfControlPoints()):
-        if markups_node.GetNthControlPointPositionStatus(index) != markups_node.PositionDefined:
-            continue
-        place = grid.to_ijk(np.array([markups_node.GetNthControlPointPositionWorld(index)]))[0]
-        i, j, k = np.floor(place + 0.5).astype(int).tolist()
-        if not all(0 <= index < count for index, count in zip((i, j, k), grid.dimensions, strict=True)):
-            raise GeometryError(
-                f'The point "{markups_node.GetNthControlPointLabel(index)}" is outside the volume. Remove it, or place '
-                "it on the volume that is chosen above."
-            )
-        voxels.append((i, j, k))
-    return tuple(voxels)
+        if markups_node.GetNthControlPointPositionStatus(index) == markups_node.PositionDefined:
+            place = grid.to_ijk(np.array([markups_node.GetNthControlPointPositionWorld(index)]))[0]
+            i, j, k = np.floor(place + 0.5).astype(int).tolist()
+            voxels.append((markups_node.GetNthControlPointLabel(index), (i, j, k)))
+    return voxels
+
+
+def _is_inside(voxel: Voxel, grid: Grid) -> bool:
+    return all(0 <= index < count for index, count in zip(voxel, grid.dimensions, strict=True))
 
 
 def slice_prompt(axis: int, index: int, box: VoxelBox | None, positive: Any, negative: Any) -> SlicePrompt:

@@ -32,11 +32,13 @@ class SegmentedObject:
         prompt: the last one.
         mask: all that was found for the object, in the grid of the volume.
         edit: what its mask changed in the segmentation.
+        plane: the plane that the prompt is on; None for slices of the volume.
     """
 
     prompt: Prompt
     mask: VoxelMask | None
     edit: Edit
+    plane: Grid | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,12 +128,12 @@ class Session:
             SessionError: something runs, or the session is closed.
         """
         self._check_idle()
-        scan = self._volume_scan() if plane is None else self._plane_scan(plane)
+        scan = self.scan() if plane is None else self._plane_scan(plane)
 
         def deliver(mask: VoxelMask | None) -> None:
             if mask is not None and plane is not None:
                 mask = paint_plane(mask, plane, scan_grid)
-            self._put(prompt, mask, segment_id, overwrite, replaces_all=plane is not None)
+            self._put(prompt, mask, segment_id, overwrite, plane)
 
         scan_grid = grid_of(self._volume_node)
         self._job = self._background.start(lambda job: self.engine.segment(scan, prompt, adapter, preset, job), deliver)
@@ -172,16 +174,29 @@ class Session:
             self._scene.RemoveObserver(observer)
         self._scene = self._scan = None
 
+    def labels(self) -> dict[str, VoxelMask]:
+        """All segments that are not empty, as an engine keeps them: name -> mask in the grid of the volume.
+
+        Raises:
+            SegmentationError: nothing is segmented yet.
+        """
+        segmentation = self.writer.node.GetSegmentation()
+        masks = {name: self.writer.read(name) for name in segmentation.GetSegmentIDs()}
+        found = {segmentation.GetSegment(name).GetName(): mask for name, mask in masks.items() if mask is not None}
+        if not found:
+            raise SegmentationError("Nothing is segmented yet. Segment an object first.")
+        return found
+
     # --- steps
 
     def _put(
-        self, prompt: Prompt, mask: VoxelMask | None, segment_id: str, overwrite: Overwrite, replaces_all: bool
+        self, prompt: Prompt, mask: VoxelMask | None, segment_id: str, overwrite: Overwrite, plane: Grid | None
     ) -> None:
         """Put a mask into the object at hand, as one step."""
         before = self._object
         if before is not None and before.edit.segment_id != segment_id:
             before = None  # another segment was chosen: another object
-        kept = None if before is None else self._kept(before, prompt, replaces_all)
+        kept = None if before is None else self._kept(before, prompt, plane)
         whole = _united(kept, mask)
         if before is not None:
             self.writer.undo(before.edit)
@@ -191,14 +206,14 @@ class Session:
             if before is not None:
                 self.writer.redo(before.edit)
             raise
-        after = SegmentedObject(prompt, whole, edit)
+        after = SegmentedObject(prompt, whole, edit, plane)
         self._undo.append(_Step(before, after))
         self._redo.clear()
         self._object = after
 
-    def _kept(self, item: SegmentedObject, prompt: Prompt, replaces_all: bool) -> VoxelMask | None:
+    def _kept(self, item: SegmentedObject, prompt: Prompt, plane: Grid | None) -> VoxelMask | None:
         """What stays of an object when a prompt comes: other slices, less what was erased by hand."""
-        if item.mask is None or replaces_all or not isinstance(prompt, SlicePrompt):
+        if item.mask is None or plane is not None or not isinstance(prompt, SlicePrompt):
             return None
         now = self.writer.read(item.edit.segment_id)
         if now is None:
@@ -243,8 +258,12 @@ class Session:
 
     # --- images
 
-    def _volume_scan(self) -> Scan:
-        """The volume as an engine reads it, copied once for as long as it stays the same."""
+    def scan(self) -> Scan:
+        """The volume as an engine reads it, copied once for as long as it stays the same.
+
+        Raises:
+            SessionError: it has several values a voxel.
+        """
         import slicer
 
         image, grid = self._volume_node.GetImageData(), grid_of(self._volume_node)
@@ -261,7 +280,7 @@ class Session:
         return self._scan
 
     def _plane_scan(self, plane: Grid) -> Scan:
-        volume = self._volume_scan()
+        volume = self.scan()
         image = cut_plane(self._volume_node, volume.grid, plane)
         return Scan(f"{volume.key} {_digest(plane)}", volume.name, image, plane)
 

@@ -1,0 +1,395 @@
+"""SlicerCOBOT's module: the panel. What it does is in COBOTLib."""
+
+import contextlib
+import pathlib
+
+import qt
+import slicer
+import vtk
+from COBOTLib import drawing, packages
+from COBOTLib.engines.base import EngineError
+from COBOTLib.engines.in_process import InProcessEngine
+from COBOTLib.engines.monai_label import MonaiLabelEngine
+from COBOTLib.geometry import GeometryError
+from COBOTLib.jobs import Background, BusyError, State
+from COBOTLib.prompts import PromptError
+from COBOTLib.segmentation import Overwrite, SegmentationError
+from COBOTLib.session import Session, SessionError
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+# What a user can do something about: shown without a traceback.
+_EXPECTED = (EngineError, GeometryError, PromptError, SegmentationError, SessionError, BusyError)
+_POLL_MILLISECONDS = 50
+
+
+class COBOT(ScriptedLoadableModule):
+    """The module as Slicer lists it."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("COBOT")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = ["Segmentations", "Markups", "SegmentEditor"]
+        self.parent.contributors = ["monai_cobot contributors"]
+        self.parent.helpText = _("Segment with SAM and adapters fine-tuned on medical scans: draw a box in any view.")
+        self.parent.acknowledgementText = _("SAM-COBOT: Peng et al., CVPR 2024.")
+
+
+@parameterNodeWrapper
+class COBOTParameterNode:
+    """What is saved with the scene."""
+
+    volume: slicer.vtkMRMLScalarVolumeNode
+    segmentation: slicer.vtkMRMLSegmentationNode
+    onServer: bool = False
+    server: str = "http://127.0.0.1:8000"
+    adaptersFolder: pathlib.Path
+    useWindow: bool = False
+
+
+class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel: hands what the user draws to a session, and shows what it does."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.session = None
+        self.engine = None
+        self.background = None
+        self.parameterNode = None
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        panel = slicer.util.loadUI(self.resourcePath("UI/COBOT.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        panel.setMRMLScene(slicer.mrmlScene)
+
+        self.logic = COBOTLogic()
+        self.background = Background()
+        self.timer = qt.QTimer()
+        self.timer.interval = _POLL_MILLISECONDS
+        self.timer.connect("timeout()", self.onTimer)
+
+        self.ui.segmentEditorWidget.undoEnabled = False  # two histories would contradict each other
+
+        for button, slot in {
+            self.ui.testButton: self.onTest,
+            self.ui.installButton: self.onInstall,
+            self.ui.drawBoxButton: self.onDrawBox,
+            self.ui.sliceButton: self.onSegmentSlice,
+            self.ui.regionButton: self.onSegmentRegion,
+            self.ui.propagateButton: self.onPropagate,
+            self.ui.positiveButton: lambda: self.placePoints(self.positiveNode),
+            self.ui.negativeButton: lambda: self.placePoints(self.negativeNode),
+            self.ui.undoButton: lambda: self.step("undo"),
+            self.ui.redoButton: lambda: self.step("redo"),
+            self.ui.acceptButton: self.onAccept,
+            self.ui.cancelButton: self.onCancel,
+            self.ui.submitButton: self.onSubmit,
+            self.ui.trainButton: self.onTrain,
+        }.items():
+            button.connect("clicked()", slot)
+        self.shortcuts = []
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        crosshair = slicer.util.getNode("Crosshair")
+        self.addObserver(crosshair, crosshair.CursorPositionModifiedEvent, self.logic.onCursorMoved)
+        self.setUpScene()
+
+    def cleanup(self):
+        self.timer.stop()
+        self.removeObservers()
+        self.forgetSession()
+        self.setParameterNode(None)
+        self.background.close(timeout=1.0)
+
+    def enter(self):
+        for keys, slot in {
+            "B": self.onDrawBox,
+            "Return": self.onSegmentSlice,
+            "Shift+Return": self.onAccept,
+            "Escape": self.onCancel,
+            "Ctrl+Shift+Z": lambda: self.step("undo"),
+            "Ctrl+Shift+Y": lambda: self.step("redo"),
+        }.items():
+            shortcut = qt.QShortcut(qt.QKeySequence(keys), slicer.util.mainWindow())
+            shortcut.connect("activated()", slot)
+            self.shortcuts.append(shortcut)
+
+    def exit(self):
+        for shortcut in self.shortcuts:
+            shortcut.setParent(None)
+        self.shortcuts = []
+
+    # --- parameters
+
+    def setParameterNode(self, node):
+        """Show a parameter node in the panel, or none while the scene closes."""
+        if self.parameterNode is not None:
+            self.parameterNode.disconnectGui(self.guiTag)
+            self.removeObserver(self.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+        self.parameterNode = node
+        if node is not None:
+            self.guiTag = node.connectGui(self.ui)
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+            if not node.volume:
+                node.volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            self.onParametersChanged()
+
+    def onParametersChanged(self, *_):
+        self.forgetSession()
+        self.engine = None
+        self.ui.segmentEditorWidget.setSegmentationNode(self.parameterNode.segmentation)
+        self.ui.segmentEditorWidget.setSourceVolumeNode(self.parameterNode.volume)
+        self.updateButtons()
+
+    def onSceneStartClose(self, *_):
+        self.forgetSession()
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, *_):
+        self.setUpScene()
+
+    def setUpScene(self):
+        """What the panel needs of an empty scene."""
+        self.editorNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+        self.ui.segmentEditorWidget.setMRMLSegmentEditorNode(self.editorNode)
+        self.setParameterNode(self.logic.getParameterNode())
+
+    def forgetSession(self):
+        if self.session is not None:
+            self.session.close()
+        self.session = None
+
+    # --- what runs
+
+    def currentEngine(self):
+        if self.engine is None:
+            node = self.parameterNode
+            if node.onServer:
+                self.engine = MonaiLabelEngine(node.server)
+            else:
+                folder = node.adaptersFolder
+                self.engine = InProcessEngine(adapters_folder=folder if folder and str(folder) != "." else None)
+        return self.engine
+
+    def currentSession(self):
+        node = self.parameterNode
+        if not node.volume:
+            raise PromptError(_("Choose a volume first."))
+        if self.session is None or self.session.closed:
+            if not node.segmentation:
+                node.segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+            self.session = Session(node.volume, node.segmentation, self.currentEngine(), self.background)
+        return self.session
+
+    @contextlib.contextmanager
+    def errorsShown(self):
+        try:
+            yield
+        except _EXPECTED as error:
+            self.ui.statusLabel.text = str(error)
+        except Exception as error:
+            slicer.util.errorDisplay(_("COBOT failed: {error}").format(error=error), detailedText=repr(error))
+        self.updateButtons()
+
+    def start(self, text, work, deliver):
+        self.background.start(work, deliver)
+        self.ui.statusLabel.text = text
+        self.timer.start()
+
+    def onTimer(self):
+        with self.errorsShown():
+            done, total = self.background.progress
+            self.ui.progressBar.setRange(0, total)
+            self.ui.progressBar.setValue(done)
+            cancelled = self.background.state == State.CANCELLING
+            if self.background.update():
+                self.timer.stop()
+                self.ui.statusLabel.text = _("Cancelled.") if cancelled else self.ui.statusLabel.text
+
+    def updateButtons(self):
+        if self.parameterNode is None:
+            return
+        idle = self.background.state == State.IDLE
+        session = self.session
+        ready = idle and bool(self.parameterNode.volume) and self.ui.adapterComboBox.count > 0
+        for button in (self.ui.sliceButton, self.ui.regionButton):
+            button.enabled = ready
+        self.ui.propagateButton.enabled = ready and session is not None and session.object is not None
+        self.ui.undoButton.enabled = idle and session is not None and session.can_undo
+        self.ui.redoButton.enabled = idle and session is not None and session.can_redo
+        self.ui.acceptButton.enabled = idle and session is not None and session.object is not None
+        self.ui.cancelButton.enabled = not idle
+        self.ui.progressBar.visible = not idle
+        for button in (self.ui.submitButton, self.ui.trainButton):
+            button.enabled = ready and self.parameterNode.onServer
+
+    # --- where it runs
+
+    def onTest(self):
+        with self.errorsShown():
+            engine = self.currentEngine()
+            self.start(_("Connecting..."), lambda job: (engine.test(job), engine.adapters(job)), self.showEngine)
+
+    def showEngine(self, answer):
+        text, adapters = answer
+        self.ui.adapterComboBox.clear()
+        for info in adapters:
+            self.ui.adapterComboBox.addItem(info.title, info.id)
+            self.ui.adapterComboBox.setItemData(self.ui.adapterComboBox.count - 1, info.description, qt.Qt.ToolTipRole)
+        self.ui.statusLabel.text = text
+
+    def onInstall(self):
+        needed = ", ".join(packages.missing())
+        if not needed:
+            self.ui.statusLabel.text = _("Everything is installed.")
+        elif slicer.util.confirmOkCancelDisplay(_("Install {needed}?").format(needed=needed)):
+            with self.errorsShown(), slicer.util.tryWithErrorDisplay(_("Installation failed."), waitCursor=True):
+                packages.install(self.logic.torchLogic(), slicer.util.pip_install)
+                self.ui.statusLabel.text = _("Installed. Click Test.")
+
+    # --- what is drawn
+
+    @property
+    def boxNode(self):
+        return self.logic.drawn("vtkMRMLMarkupsROINode", "COBOT box")
+
+    @property
+    def positiveNode(self):
+        return self.logic.drawn("vtkMRMLMarkupsFiducialNode", "COBOT inside")
+
+    @property
+    def negativeNode(self):
+        return self.logic.drawn("vtkMRMLMarkupsFiducialNode", "COBOT outside")
+
+    def onDrawBox(self):
+        self.logic.place(self.boxNode, persistent=False)
+
+    def placePoints(self, node):
+        self.logic.place(node, persistent=True)
+
+    def onSegmentSlice(self):
+        with self.errorsShown():
+            node = self.parameterNode
+            self.segment(
+                drawing.box_in_view(self.boxNode, self.logic.view(), node.volume, self.positiveNode, self.negativeNode)
+            )
+
+    def onSegmentRegion(self):
+        with self.errorsShown():
+            self.segment(drawing.box_in_3d(self.boxNode, self.logic.view(), self.parameterNode.volume))
+
+    def onPropagate(self):
+        with self.errorsShown():
+            self.segment(drawing.propagation(self.currentSession().object))
+
+    def segment(self, request):
+        session = self.currentSession()
+        segmentId = self.editorNode.GetSelectedSegmentID() or session.writer.add_segment(_("Object"))
+        self.editorNode.SetSelectedSegmentID(segmentId)
+        session.segment(
+            request.prompt,
+            segmentId,
+            self.ui.adapterComboBox.currentData,
+            drawing.window_preset(self.parameterNode.volume) if self.parameterNode.useWindow else None,
+            Overwrite(self.editorNode.GetOverwriteMode()),
+            request.plane,
+        )
+        self.ui.statusLabel.text = _("Segmenting...")
+        self.timer.start()
+
+    # --- steps
+
+    def step(self, name):
+        with self.errorsShown():
+            if self.session is not None:
+                getattr(self.session, name)()
+
+    def onAccept(self):
+        with self.errorsShown():
+            if self.session is not None:
+                self.session.accept()
+                for node in (self.boxNode, self.positiveNode, self.negativeNode):
+                    node.RemoveAllControlPoints()
+
+    def onCancel(self):
+        self.background.cancel()
+        self.updateButtons()
+
+    # --- training on the server
+
+    def onSubmit(self):
+        with self.errorsShown():
+            session, engine = self.currentSession(), self.currentEngine()
+            scan, labels, imageId = session.scan(), session.labels(), self.parameterNode.volume.GetName()
+            self.start(
+                _("Sending..."),
+                lambda job: engine.submit(scan, imageId, labels, job),
+                lambda _result: setattr(self.ui.statusLabel, "text", _("The label is on the server.")),
+            )
+
+    def onTrain(self):
+        with self.errorsShown():
+            engine, model = self.currentEngine(), self.ui.adapterComboBox.currentData
+            self.start(
+                _("Starting to train..."),
+                lambda job: engine.train(model, job),
+                lambda _result: setattr(self.ui.statusLabel, "text", _("Training runs on the server; test it later.")),
+            )
+
+
+class COBOTLogic(ScriptedLoadableModuleLogic):
+    """What of the panel's work touches the application and no widget."""
+
+    def __init__(self):
+        ScriptedLoadableModuleLogic.__init__(self)
+        self._view = None
+
+    def getParameterNode(self):
+        return COBOTParameterNode(super().getParameterNode())
+
+    def drawn(self, className, name):
+        """The node that a user draws into; made where the scene has none."""
+        return slicer.mrmlScene.GetFirstNode(name, className) or slicer.mrmlScene.AddNewNodeByClass(className, name)
+
+    def place(self, node, persistent):
+        """Let the next clicks in the views place points of a node."""
+        slicer.modules.markups.logic().SetActiveListID(node)
+        slicer.modules.markups.logic().StartPlaceMode(persistent)
+
+    def onCursorMoved(self, crosshair, *_):
+        """Remember the slice view that the mouse is in: it is over the panel when a button is clicked."""
+        self._view = crosshair.GetCursorPositionXYZ([0.0, 0.0, 0.0]) or self._view
+
+    def view(self):
+        """The slice view that the mouse was in last; the red one before."""
+        return self._view or slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+
+    def torchLogic(self):
+        """The logic of the PyTorch extension; None where it is not installed."""
+        try:
+            import PyTorchUtils
+        except ModuleNotFoundError:
+            return None
+        return PyTorchUtils.PyTorchUtilsLogic()
+
+
+class COBOTTest(ScriptedLoadableModuleTest):
+    """Runs the tests in Testing/Python inside the application."""
+
+    def runTest(self):
+        import unittest
+
+        folder = pathlib.Path(__file__).parent / "Testing" / "Python"
+        unittest.TextTestRunner().run(unittest.defaultTestLoader.discover(str(folder), "COBOT*Test.py"))

@@ -1,0 +1,100 @@
+"""What the Extensions Index checks, and that the panel's files fit one another. Nothing of Slicer is needed here."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def module(repository):
+    return repository / "SlicerCOBOT"
+
+
+@pytest.fixture
+def widgets(module):
+    """Name -> class of every widget in the panel."""
+    tree = ET.parse(module / "Resources" / "UI" / "COBOT.ui")
+    return {widget.get("name"): widget.get("class") for widget in tree.iter("widget")}
+
+
+def test_the_extension_s_metadata_is_literal_and_complete(repository):
+    text = (repository / "CMakeLists.txt").read_text()
+    assert re.search(r"^project\(COBOT\)$", text, re.MULTILINE)
+    values = dict(re.findall(r'^set\((EXTENSION_\w+) "([^"$]+)"\)$', text, re.MULTILINE))
+    assert values.keys() == {
+        "EXTENSION_HOMEPAGE",
+        "EXTENSION_CONTRIBUTORS",
+        "EXTENSION_DESCRIPTION",
+        "EXTENSION_ICONURL",
+        "EXTENSION_SCREENSHOTURLS",
+        "EXTENSION_DEPENDS",
+    }
+    assert values["EXTENSION_DEPENDS"] == "PyTorch"
+    for name in ("EXTENSION_ICONURL", "EXTENSION_SCREENSHOTURLS"):
+        path = values[name].split("/main/")[1]
+        with Image.open(repository / path) as picture:
+            assert picture.size >= (128, 128)
+    assert (repository / "LICENSE").exists()
+
+
+def test_the_index_entry_has_the_fields_that_the_index_knows(repository):
+    entry = json.loads((repository / "COBOT.json").read_text())
+    assert entry["$schema"].endswith("slicer-extension-catalog-entry-schema-v1.0.1.json#")
+    assert entry["category"] == "Segmentation"
+    assert entry["scm_url"].startswith("https://")
+    assert entry["scm_url"].endswith(".git")
+    assert entry.keys() <= {"$schema", "build_subdirectory", "category", "scm_revision", "scm_url", "tier"}
+
+
+def test_cmake_lists_every_file_of_the_module(module):
+    text = (module / "CMakeLists.txt").read_text().replace("${MODULE_NAME}", "COBOT")
+    listed = set(re.findall(r"^\s+(\S+\.(?:py|ui|png))$", text, re.MULTILINE))
+    files = {
+        path.relative_to(module).as_posix()
+        for pattern in ("*.py", "COBOTLib/**/*.py", "Resources/**/*.*")
+        for path in module.glob(pattern)
+    }
+    assert listed == files
+    tests = (module / "Testing" / "Python" / "CMakeLists.txt").read_text()
+    assert set(re.findall(r"SCRIPT (\S+\.py)", tests)) == {path.name for path in module.glob("Testing/Python/*.py")}
+
+
+def test_every_widget_that_the_code_names_is_in_the_panel(module, widgets):
+    for path in (module / "COBOT.py", *module.glob("Testing/Python/*.py")):
+        for name in re.findall(r"\.ui\.(\w+)", path.read_text()):
+            assert name in widgets, f"{path.name} names {name}"
+        assert path.exists()
+
+
+def test_every_button_of_the_panel_does_something(module, widgets):
+    text = (module / "COBOT.py").read_text()
+    for name, kind in widgets.items():
+        if kind == "QPushButton":
+            assert re.search(rf"self\.ui\.{name}: (self|lambda)", text), name
+
+
+def test_every_parameter_of_the_panel_is_a_field_that_is_saved(module):
+    tree = ast.parse((module / "COBOT.py").read_text())
+    (saved,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "COBOTParameterNode")
+    fields = {node.target.id for node in saved.body if isinstance(node, ast.AnnAssign)}
+    panel = ET.parse(module / "Resources" / "UI" / "COBOT.ui")
+    named = [item.findtext("string") for item in panel.iter("property") if item.get("name") == "SlicerParameterName"]
+    assert sorted(named) == sorted(fields)
+
+
+def test_the_library_imports_neither_qt_nor_anything_heavy(module):
+    code = (
+        "import sys, importlib, pathlib\n"
+        "for path in pathlib.Path('COBOTLib').rglob('*.py'):\n"
+        "    importlib.import_module('.'.join(path.with_suffix('').parts).removesuffix('.__init__'))\n"
+        "heavy = {'qt', 'ctk', 'slicer', 'vtk', 'torch', 'monai', 'monai_cobot', 'SimpleITK', 'nibabel'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=module, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

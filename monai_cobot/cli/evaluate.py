@@ -36,7 +36,7 @@ def evaluate(
     tolerance: Annotated[float, typer.Option(min=0, help="Of the surface DSC, in millimetres.")] = 2.0,
     preset: Annotated[str, typer.Option(help="Intensities of the images in pictures.")] = "mr",
 ) -> None:
-    """Compare masks case by case: DSC, IoU, surface DSC and HD95 of each label that the truth has.
+    """Compare masks case by case: DSC, IoU, surface DSC and HD95 of each label that either of them has.
 
     A case that cannot be compared is passed over; what failed stands at the end, and the exit code is then 1.
     """
@@ -92,14 +92,15 @@ def _compare(name: str, predicted: Path, expected: Path, tolerance: float) -> li
     check_same_grid(truth, prediction)
     return [
         (name, label, score_mask(prediction.array[0] == label, truth.array[0] == label, truth.spacing, tolerance))
-        for label in _labels(truth.array)
+        for label in _labels(truth.array, prediction.array)
     ]
 
 
-def _labels(mask: np.ndarray) -> list[int]:
+def _labels(*masks: np.ndarray) -> list[int]:
+    """All that occur in any of the masks."""
     import numpy as np
 
-    return [int(label) for label in np.unique(mask) if label]
+    return sorted({int(label) for mask in masks for label in np.unique(mask) if label})
 
 
 def _as_csv(rows: list[tuple[str, int, MaskScores]]) -> bytes:

@@ -117,6 +117,12 @@ def _labels(value: Any) -> str | None:
     return "a name or value of a label is expected, a list of several, or all"
 
 
+def _named(value: Any) -> str | None:
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
+        return None
+    return "options by name are expected, such as \"{'prompts': 50}\""
+
+
 def _device(value: Any) -> str | None:
     try:
         torch.empty(0, device=value)
@@ -159,6 +165,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("axis", "dataset", "dataset_dir", "decoder", "method", "part", "precision", "sam_variant"), _text),
     **dict.fromkeys(("adapter_dir", "preset", "prompts", "sam_checkpoint", "split"), _or_none(_text)),
     "label": _labels,
+    "method_options": _named,
     "device": _device,
     **dict.fromkeys(("feature_cache_dir", "output_dir"), _folder_to_write),
     "slice_cache_dir": _or_none(_folder_to_write),

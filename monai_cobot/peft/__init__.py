@@ -10,6 +10,7 @@ from .full import Full
 from .houlsby import Houlsby
 from .io import AdapterConfig, AdapterError, load_adapter, read_adapter_config, save_adapter
 from .lora import Lora
+from .loss import AdapterLoss
 from .lst import Lst
 from .method import METHODS, AdaptedModule, Method, options_of, register
 from .orchestration import CrossBlockOrchestrator
@@ -25,6 +26,7 @@ __all__ = [
     "Adapter",
     "AdapterConfig",
     "AdapterError",
+    "AdapterLoss",
     "BitFit",
     "ConvLora",
     "CrossBlockOrchestrator",

@@ -66,6 +66,18 @@ def written_beside(target: Path) -> Iterator[Path]:
             shutil.rmtree(beside, ignore_errors=True)
 
 
+def writable_folder(folder: str | os.PathLike[str]) -> Path:
+    """A folder, made where it is missing, in which a megabyte could be written a moment ago.
+
+    For libraries that would fail later and less readably.
+
+    Raises:
+        OSError: nothing can be written there, for example on a full disk.
+    """
+    write_atomically(Path(folder) / "space_check", bytes(1 << 20)).unlink()
+    return Path(folder)
+
+
 def _named(error: OSError, path: Path) -> OSError:
     """A full disk is reported without the name of a file."""
     advice = ". Free some space, or choose another folder" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from monai_cobot.data import Volume, write_mask
-from monai_cobot.files import write_atomically, written_beside
+from monai_cobot.files import writable_folder, write_atomically, written_beside
 
 
 def test_a_file_is_written_with_its_folders_and_readable_by_all(tmp_path):
@@ -56,3 +56,14 @@ def test_a_file_in_the_place_of_the_folder_is_named_in_the_error(tmp_path):
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(OSError, match=r"runs/report\.txt"):
         write_atomically(tmp_path / "runs" / "report.txt", b"new")
+
+
+def test_a_folder_is_made_and_tried_before_a_library_writes_there(tmp_path):
+    assert writable_folder(tmp_path / "new" / "logs") == tmp_path / "new" / "logs"
+    assert list((tmp_path / "new" / "logs").iterdir()) == []
+
+
+def test_a_full_disk_is_told_before_a_library_writes_there(tmp_path, full_disk):
+    with pytest.raises(OSError, match="File too large: could not write it"):
+        writable_folder(tmp_path / "logs")
+    assert list((tmp_path / "logs").iterdir()) == []

@@ -6,6 +6,7 @@ from monai_cobot.handlers.epoch_seed import EpochSeed
 from monai_cobot.handlers.evaluation_report import EvaluationReport
 from monai_cobot.handlers.history import TrainingHistory
 from monai_cobot.handlers.mask_writer import MaskWriter
+from monai_cobot.handlers.processes import join_processes, leave_processes, of_all_processes, place_of_process
 from monai_cobot.handlers.progress import TrainingProgress
 from monai_cobot.handlers.report import TrainingReport
 
@@ -19,4 +20,8 @@ __all__ = [
     "TrainingHistory",
     "TrainingProgress",
     "TrainingReport",
+    "join_processes",
+    "leave_processes",
+    "of_all_processes",
+    "place_of_process",
 ]

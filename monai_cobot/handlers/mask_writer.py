@@ -9,6 +9,7 @@ from ignite.engine import Events
 from monai.engines import Workflow
 
 from monai_cobot.data import PromptedImage, PromptLoader, Skip, write_mask
+from monai_cobot.handlers.processes import of_all_processes, place_of_process
 from monai_cobot.transforms import place_slice, take_slice
 
 # The formats that masks are written in, by those of the images; DICOM and whatever else become NIfTI.
@@ -18,6 +19,8 @@ _FORMATS |= dict.fromkeys((".png", ".jpg", ".jpeg"), ".png")
 
 class MaskWriter:
     """Writes one label map an image, as soon as its last slice is predicted, and a summary at the end.
+
+    Of several processes that share the images the first one gives the summary, for all of them.
 
     The file has the image's own grid and format (NIfTI for DICOM, PNG for pictures) and is written whole or not at all.
     An image that cannot be used or written is skipped and reported; the others go on.
@@ -32,8 +35,8 @@ class MaskWriter:
         folder: where the masks go, under the names of their images.
 
     Attributes:
-        written: the files that were written.
-        skipped: the images that have none, and why.
+        written: the files that were written; at the end those of all processes.
+        skipped: the images that have none, and why; likewise.
 
     Raises:
         ValueError: where a mask would take the place of a file that is read, or of another mask; at the end, where no
@@ -99,15 +102,19 @@ class MaskWriter:
             self.written.append(path)
 
     def _summarise(self, engine: Workflow) -> None:
-        self.skipped += self.loader.skipped
+        parts = of_all_processes((self.written, [*self.skipped, *self.loader.skipped], self._overlaps))
+        order = {image.name: number for number, image in enumerate(self.loader.dataset.images)}
+        self.written = sorted(path for written, _, _ in parts for path in written)
+        self.skipped = sorted((skip for _, skipped, _ in parts for skip in skipped), key=lambda skip: order[skip.case])
+        overlaps = {name: count for _, _, counts in parts for name, count in counts.items() if count}
+        if place_of_process()[0] != 0:
+            return
         lines = [f"masks written to {self.folder}: {len(self.written)}"]
         lines += [
-            f"  {name}: {count} voxels are in masks of several labels and have the one that came first"
-            for name, count in self._overlaps.items()
-            if count
+            f"  {name}: {overlaps[name]} voxels are in masks of several labels and have the one that came first"
+            for name in sorted(overlaps, key=order.__getitem__)
         ]
         lines += [f"skipped {skip.case}: {skip.reason}" for skip in self.skipped]
         print("\n".join(lines))
-        # of several processes, one that fails would have the others stopped
-        if self.skipped and not self.written and self.loader.world_size == 1:
+        if self.skipped and not self.written:
             raise ValueError(f"no mask was written: {self.skipped[0].reason}")

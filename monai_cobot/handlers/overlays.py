@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from monai_cobot.reports import OverlaySample, dice_coefficient
 
 MOST_OVERLAYS = 6
 
+Shown = tuple[str, str]
+"""A label and a case."""
+
 
 def choose_samples(dataset: SliceDataset) -> list[dict[str, Any]]:
     """Samples to show, at most ``MOST_OVERLAYS``: from as many labels and cases as there is room for, in their middle.
@@ -21,21 +24,32 @@ def choose_samples(dataset: SliceDataset) -> list[dict[str, Any]]:
     Args:
         dataset: slices as they are in their files.
     """
-    groups: dict[tuple[str, str], list[int]] = {}
+    middles = middle_samples(dataset)
+    return [dataset[middles[shown]] for shown in choose_shown(middles)]
+
+
+def middle_samples(dataset: SliceDataset) -> dict[Shown, int]:
+    """The sample in the middle of each label of each case."""
+    groups: dict[Shown, list[int]] = {}
     for index in range(len(dataset)):
         groups.setdefault((dataset.label_of(index), dataset.case_of(index)), []).append(index)
-    by_label: dict[str, list[int]] = {}
-    for (label, _), indices in groups.items():
-        by_label.setdefault(label, []).append(indices[len(indices) // 2])
+    return {shown: indices[len(indices) // 2] for shown, indices in groups.items()}
+
+
+def choose_shown(there: Iterable[Shown]) -> list[Shown]:
+    """At most ``MOST_OVERLAYS`` labels of cases, the same for the same ones in any order."""
+    by_label: dict[str, list[Shown]] = {}
+    for shown in sorted(there):
+        by_label.setdefault(shown[0], []).append(shown)
     # one of each label, then a second case of each, ...; each label begins at another case
-    rounds = max(len(indices) for indices in by_label.values())
+    rounds = max((len(of_label) for of_label in by_label.values()), default=0)
     chosen = [
-        indices[(number + offset) % len(indices)]
+        of_label[(number + offset) % len(of_label)]
         for number in range(rounds)
-        for offset, indices in enumerate(by_label.values())
-        if number < len(indices)
+        for offset, of_label in enumerate(by_label.values())
+        if number < len(of_label)
     ]
-    return [dataset[index] for index in chosen[:MOST_OVERLAYS]]
+    return chosen[:MOST_OVERLAYS]
 
 
 @torch.no_grad()

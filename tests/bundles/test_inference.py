@@ -202,20 +202,49 @@ def test_images_that_cannot_be_used_are_reported_and_the_others_written(
         assert said in printed
 
 
-def test_processes_share_the_images_without_losing_or_doubling_one(
-    run: Run, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def files_of(rank: int, world_size: int) -> list[str]:
-        monkeypatch.setenv("RANK", str(rank))  # as torchrun says it
-        monkeypatch.setenv("WORLD_SIZE", str(world_size))
-        folder = tmp_path / f"{rank}_of_{world_size}"
-        run("inference", dataset_dir=str(phantom), label="liver", part="all", output_dir=str(folder), **BRIGHT)
-        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+def test_a_folder_of_images_is_segmented_slice_by_slice_where_no_box_is_known(run: Run, tmp_path: Path) -> None:
+    truth = ball((12, 14, 5), (6, 7, 2), 4).astype(np.uint8)
+    (tmp_path / "in" / "b").mkdir(parents=True)
+    nib.save(nib.Nifti1Image(bright_where(truth), np.diag([-1, -1, 2, 1])), tmp_path / "in" / "a.nii.gz")
+    Image.fromarray(np.where(truth[..., 2], 220, 10).astype(np.uint8)).save(tmp_path / "in" / "b" / "c.png")
+    (tmp_path / "in" / "damaged.nii.gz").write_bytes(b"no volume")
+    run(
+        "inference", input=str(tmp_path / "in"), output_dir=str(tmp_path / "out"), **BRIGHT | {"preset": "window:0,300"}
+    )
+    written = nib.load(tmp_path / "out" / "a.nii.gz")
+    assert np.allclose(written.affine, np.diag([-1, -1, 2, 1]))
+    assert (np.asarray(written.dataobj) == (bright_where(truth) > 150)).all()
+    assert (np.asarray(Image.open(tmp_path / "out" / "b" / "c.png")) == truth[..., 2] * 255).all()
+    assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 2
 
-    shares = [files_of(rank, 3) for rank in range(3)]
-    assert [len(share) for share in shares] == [2, 1, 1]
-    assert {name for share in shares for name in share} == {f"phantom_{number:03d}.nii.gz" for number in range(4)}
-    assert files_of(4, 5) == []  # more processes than images
+
+@pytest.mark.parametrize("given", ["a folder of masks", "a data list", "a CSV"])
+def test_boxes_come_from_masks_beside_a_list_or_a_table(run: Run, tmp_path: Path, given: str) -> None:
+    truth = (ball((20, 14, 26), (8, 7, 10), 5) + 2 * ball((20, 14, 26), (14, 7, 19), 4)).astype(np.uint8)
+    for folder, name, array in (("in", "scan.nii.gz", bright_where(truth)), ("masks", "scan_seg.nii.gz", truth)):
+        (tmp_path / folder).mkdir()
+        nib.save(nib.Nifti1Image(array, oblique_affine()), tmp_path / folder / name)
+    options = {"input": str(tmp_path / "in")}
+    if given == "a folder of masks":
+        options["prompts"] = str(tmp_path / "masks")
+    elif given == "a data list":
+        listed = [{"image": "in\\scan.nii.gz", "label": "masks/scan_seg.nii.gz"}]
+        (tmp_path / "list.json").write_text(json.dumps({"testing": listed}))
+        options["input"] = str(tmp_path / "list.json")
+    else:
+        boxes = [
+            entry
+            for label in (1, 2)
+            for entry in entries("scan.nii.gz", tmp_path / "masks" / "scan_seg.nii.gz", "coronal", label)
+        ]
+        rows = [[e["image"], e["slice"], *e["box"], e["label"], e["axis"]] for e in boxes]
+        lines = ["image;slice;x0;y0;x1;y1;label;axis", *(";".join(map(str, row)) for row in rows)]
+        (tmp_path / "boxes.csv").write_text("\n".join(lines))
+        options["prompts"] = str(tmp_path / "boxes.csv")
+    run("inference", output_dir=str(tmp_path / "out"), **BRIGHT, **options)
+    written = nib.load(tmp_path / "out" / "scan.nii.gz")
+    assert np.allclose(written.affine, oblique_affine(), atol=1e-5)
+    assert (np.asarray(written.dataobj) == truth).all()
 
 
 def test_a_mask_never_takes_the_place_of_a_file_that_is_read(run: Run, phantom: Path) -> None:

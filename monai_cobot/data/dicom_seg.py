@@ -25,8 +25,8 @@ def write_dicom_seg(mask: np.ndarray, like: Volume, path: str | Path, names: Map
         names: label -> name; "label 1" and so on where there is none.
 
     Raises:
-        ValueError: the image is no DICOM series, or the mask is empty (DICOM SEG cannot say so).
-        ImportError: highdicom is not installed.
+        ValueError: the image is no DICOM series or lacks attributes, the mask is empty (DICOM SEG cannot say so), or
+            highdicom is not installed.
         OSError: the file cannot be written; what was there before is intact.
     """
     try:
@@ -45,7 +45,10 @@ def write_dicom_seg(mask: np.ndarray, like: Volume, path: str | Path, names: Map
     if not labels:
         raise ValueError(f"{path}: the mask is empty, which DICOM SEG cannot hold.")
     files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(like.path), series[0])
-    sources = [pydicom.dcmread(file) for file in files]
+    sources = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+    for source in sources:
+        if source.get("SliceThickness") is None:  # some scanners and converters leave it out
+            source.SliceThickness = float(np.linalg.norm(like.source_affine[:3, 2]))
     frames = mask_on_source_grid(mask, like).T  # (K, J, I): slices in the order of the files, rows, columns
     tissue = CodedConcept("85756007", "SCT", "Tissue")
     segments = [
@@ -66,20 +69,23 @@ def write_dicom_seg(mask: np.ndarray, like: Volume, path: str | Path, names: Map
     numbered = np.zeros(frames.shape, dtype=np.uint8)
     for number, label in enumerate(labels, start=1):
         numbered[frames == label] = number
-    segmentation = hd.seg.Segmentation(
-        source_images=sources,
-        pixel_array=numbered,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=segments,
-        series_instance_uid=hd.UID(),
-        series_number=900,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="monai_cobot contributors",
-        manufacturer_model_name="monai_cobot",
-        software_versions=__version__,
-        device_serial_number="0",
-        series_description="Segmentation by monai_cobot",
-    )
+    try:
+        segmentation = hd.seg.Segmentation(
+            source_images=sources,
+            pixel_array=numbered,
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=segments,
+            series_instance_uid=hd.UID(),
+            series_number=900,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="monai_cobot contributors",
+            manufacturer_model_name="monai_cobot",
+            software_versions=__version__,
+            device_serial_number="0",
+            series_description="Segmentation by monai_cobot",
+        )
+    except AttributeError as error:  # how pydicom says that a series lacks an attribute
+        raise ValueError(f"{like.path}: the series lacks what DICOM SEG takes over from it ({error}).") from error
     with written_beside(path) as beside:
         segmentation.save_as(beside)

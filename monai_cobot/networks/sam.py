@@ -85,7 +85,7 @@ def variant_of(sam: Sam) -> str:
     Raises:
         ValueError: the encoder has the dimensions of none of them.
     """
-    width, depth = sam.image_encoder.patch_embed.proj.out_channels, len(sam.image_encoder.blocks)
+    width, depth = sam.image_encoder.pos_embed.shape[-1], len(sam.image_encoder.blocks)  # adapters may replace layers
     name = variant_with(width, depth)
     if name is None:
         raise ValueError(

@@ -170,12 +170,8 @@ def test_sams_state_dict_keeps_its_keys(tiny_sam, case):
 
 
 @trainable_cases
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_gradients_reach_all_of_the_adapter_and_the_decoder_and_nothing_else(
-    tiny_sam, image, trained, case, checkpointing
-):
+def test_gradients_reach_all_of_the_adapter_and_the_decoder_and_nothing_else(tiny_sam, image, trained, case):
     adapter = trained(case.adapt(tiny_sam))
-    set_gradient_checkpointing(tiny_sam, checkpointing)
     network = PromptableSam(tiny_sam).train()
     logits, quality = network.decode(network.encode(image), BOXES, image.shape[-2:])
     (logits.sum() + quality.sum() + adapter.auxiliary_loss()).backward()

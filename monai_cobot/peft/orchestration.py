@@ -144,7 +144,8 @@ class CrossBlockOrchestrator(nn.Module):
         # gradient checkpointing will ask for it again.
         if torch.is_grad_enabled():
             self._mixed[True] = _by_slot(weights, biases)
-        self._mixed[False] = _by_slot(weights.detach(), None if biases is None else biases.detach())
+        # Copies: torch.compile cannot return detached views of what it returns besides.
+        self._mixed[False] = _by_slot(weights.detach().clone(), None if biases is None else biases.detach().clone())
 
     def mixed(self, slot: int) -> tuple[Tensor, Tensor | None]:
         """Mixed weight (V, D) and bias (V,) of one slot, as of the last :meth:`refresh`."""

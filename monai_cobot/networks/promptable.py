@@ -21,7 +21,7 @@ from monai_cobot.networks.frame import (
     resize_longest_side,
     resized_shape,
 )
-from monai_cobot.networks.precision import autocast_to, computing_type
+from monai_cobot.networks.precision import WORTH_HOLDING, HeldWeights, autocast_to, computing_type
 from monai_cobot.networks.prompts import embed_boxes, embed_points
 
 
@@ -47,7 +47,8 @@ class PromptableSam(nn.Module):
     Args:
         sam: with or without adapters.
         precision: ``"float32"``; ``"bfloat16"``, products are computed so, under autocast; ``"auto"``, bfloat16 where
-            the device has it and float32 elsewhere. Weights, gradients and logits stay float32.
+            the device has it and float32 elsewhere. Weights, gradients and logits stay float32; the frozen weights
+            of a large SAM are also held in bfloat16 (``HeldWeights``).
 
     Raises:
         ValueError: for another precision.
@@ -58,6 +59,8 @@ class PromptableSam(nn.Module):
         use_own_encoder(sam)
         self.sam = sam
         self.precision = precision
+        weights = sum(parameter.numel() for parameter in sam.parameters())
+        self._held = HeldWeights() if weights >= WORTH_HOLDING else None
         self.computing_type()  # an unknown precision is an error here already
 
     def computing_type(self) -> torch.dtype:
@@ -147,7 +150,7 @@ class PromptableSam(nn.Module):
             yield features
 
     def _autocast(self) -> AbstractContextManager:
-        return autocast_to(self.computing_type(), self.sam.pixel_mean.device)
+        return autocast_to(self.computing_type(), self.sam.pixel_mean.device, self._held)
 
     def _encode(self, image: Tensor, until: int | None = None) -> Tensor:
         """Images (B, 1 or 3, H, W) -> features of a depth, image embeddings if None."""
@@ -159,8 +162,12 @@ class PromptableSam(nn.Module):
         image = pad_to_square(
             image, size
         )  # after normalisation, as SAM does: the padding is not black but mean-coloured
+        return self._run_encoder(image, until)
+
+    def _run_encoder(self, pixels: Tensor, until: int | None) -> Tensor:
+        """Normalised images (B, 3, size, size) -> features of a depth, image embeddings if None."""
         with self._autocast():
-            return self.sam.image_encoder(image.to(self.sam.image_encoder.pos_embed.dtype), None, until)
+            return self.sam.image_encoder(pixels.to(self.sam.image_encoder.pos_embed.dtype), None, until)
 
     def decode(
         self,

@@ -1,0 +1,122 @@
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from segment_anything.modeling import Sam
+
+from monai_cobot.networks import PromptableSam, build_sam
+from monai_cobot.networks.backends import accelerate
+from monai_cobot.networks.backends.openvino import convert_encoder
+from monai_cobot.networks.backends.openvino_cache import OpenVinoCache, encoder_digest
+from monai_cobot.peft import adapt
+
+BuildSam = Callable[..., Sam]
+IMAGE = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def conversions(caplog: pytest.LogCaptureFixture) -> int:
+    return sum("was converted to OpenVINO" in message for message in caplog.messages)
+
+
+def test_an_encoder_is_converted_once_and_again_where_its_file_is_damaged(
+    random_sam: BuildSam, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = PromptableSam(random_sam())
+    with caplog.at_level(logging.INFO, logger="monai_cobot"):
+        expected = accelerate(network, "openvino", tmp_path)(IMAGE)
+        (entry,) = tmp_path.iterdir()
+        for damage, count in ((None, 1), (1000, 2), (-1, 3)):
+            if damage is not None:  # one byte of the weights, then the end of them
+                content = bytearray((entry / "encoder.bin").read_bytes())
+                content = content[:damage] + (
+                    bytes([content[damage] ^ 1]) + content[damage + 1 :] if damage > 0 else b""
+                )
+                (entry / "encoder.bin").write_bytes(content)
+            assert torch.equal(accelerate(network, "openvino", tmp_path)(IMAGE), expected)
+            assert conversions(caplog) == count
+    assert caplog.text.count("is damaged") == 2
+    assert [path.name for path in tmp_path.iterdir()] == [entry.name]  # nothing half-written beside it
+
+
+def test_another_process_loads_what_was_converted(tmp_path: Path) -> None:
+    accelerate(PromptableSam(build_sam("vit_mini", image_size=64)), "openvino", tmp_path)
+    code = """
+import logging, sys
+from monai_cobot.networks import PromptableSam, build_sam
+from monai_cobot.networks.backends import accelerate
+logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+accelerate(PromptableSam(build_sam("vit_mini", image_size=64)), "openvino", sys.argv[1])
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+    assert "runs in openvino" in output
+    assert "was converted" not in output
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_digest_is_that_of_everything_that_the_encoder_computes_with(random_sam: BuildSam) -> None:
+    def digest_with(change: Callable[[Sam], object], image_size: int = 64) -> str:
+        sam = random_sam(image_size)
+        torch.manual_seed(0)
+        change(sam)
+        return encoder_digest(sam.image_encoder)
+
+    def nudge(sam: Sam) -> None:
+        with torch.no_grad():
+            sam.image_encoder.blocks[3].mlp.lin2.bias[5] += 1e-6
+
+    plain = digest_with(lambda _: None)
+    assert digest_with(lambda sam: sam.train()) == plain
+    digests = [
+        plain,
+        digest_with(nudge),
+        digest_with(lambda sam: sam.half()),
+        digest_with(lambda _: None, 72),
+        digest_with(lambda sam: adapt(sam, "adaptformer")),
+        digest_with(lambda sam: adapt(sam, "adaptformer", scale=0.2)),
+        digest_with(lambda sam: adapt(sam, "adaptformer", orchestrate=True)),
+        digest_with(lambda sam: adapt(sam, "adaptformer", orchestrate=True).fold()),
+    ]
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_folder_keeps_what_was_used_last_within_its_bound(random_sam: BuildSam, tmp_path: Path) -> None:
+    model = convert_encoder(random_sam().image_encoder)
+    OpenVinoCache(tmp_path).put("first", model)
+    size = sum(file.stat().st_size for file in (tmp_path / "first").iterdir())
+    cache = OpenVinoCache(tmp_path, max_bytes=2 * size)
+    cache.put("second", model)
+    for age, name in enumerate(("second", "first")):
+        os.utime(tmp_path / name, (age, age))
+    assert cache.get("second") is not None
+    cache.put("third", model)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["second", "third"]
+    OpenVinoCache(tmp_path, max_bytes=1).put("fourth", model)
+    assert [path.name for path in tmp_path.iterdir()] == ["fourth"]
+    assert cache.get("first") is None
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning(
+    random_sam: BuildSam, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    fast = accelerate(PromptableSam(random_sam()), "openvino", tmp_path / "file")
+    assert fast(IMAGE).shape == IMAGE.shape
+    assert "is not kept" in caplog.text
+
+
+def test_a_converted_encoder_holds_float32_weights_and_no_adapter_that_could_be_merged(random_sam: BuildSam) -> None:
+    def products(sam: Sam) -> list[str]:
+        model = convert_encoder(sam.image_encoder)
+        constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
+        assert "f16" not in {node.get_element_type().get_type_name() for node in constants}
+        return [node.get_type_name() for node in model.get_ops() if node.get_type_name() == "MatMul"]
+
+    plain, with_lora = random_sam(), random_sam()
+    adapt(with_lora, "lora")
+    assert products(with_lora) == products(plain)

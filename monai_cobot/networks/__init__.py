@@ -1,6 +1,7 @@
 """SAM as it is used here: building it, its checkpoints and sizes, exact fused attention, and the promptable network."""
 
 from monai_cobot.networks.attention import FusedAttention, set_attention
+from monai_cobot.networks.backends import AcceleratedSam, BackendChoice, BackendError, accelerate
 from monai_cobot.networks.checkpoint import base_weights_sha256, load_checkpoint, load_into
 from monai_cobot.networks.decoding import decode_masks
 from monai_cobot.networks.encoder import ImageEncoder, frozen_depth, set_gradient_checkpointing
@@ -11,11 +12,15 @@ from monai_cobot.networks.variants import VARIANTS, SamVariant
 
 __all__ = [
     "VARIANTS",
+    "AcceleratedSam",
+    "BackendChoice",
+    "BackendError",
     "FrozenFeatures",
     "FusedAttention",
     "ImageEncoder",
     "PromptableSam",
     "SamVariant",
+    "accelerate",
     "base_weights_sha256",
     "build_sam",
     "decode_masks",

@@ -142,7 +142,7 @@ def _pictures(name: str, image: Path, predicted: Path, expected: Path, preset: s
     for label in _labels(truth):
         index = int((truth == label).sum(axis=(1, 2)).argmax())
         true, found = truth[index] == label, prediction[index] == label
-        dice = dice_coefficient(np.count_nonzero(true & found), np.count_nonzero(found), np.count_nonzero(true))
+        shared, *sizes = (int(np.count_nonzero(mask)) for mask in (true & found, found, true))
         samples.append(
             OverlaySample(
                 image=scaled[index],
@@ -152,7 +152,7 @@ def _pictures(name: str, image: Path, predicted: Path, expected: Path, preset: s
                 box=box_from_mask(true),
                 title=f"{name}, label {label}, axial slice {index}",
                 dice_before=None,
-                dice_after=dice,
+                dice_after=dice_coefficient(shared, *sizes),
             )
         )
     return samples

@@ -36,7 +36,7 @@ def write_dicom_seg(mask: np.ndarray, like: Volume, path: str | Path, names: Map
     except ImportError as error:
         raise ValueError('DICOM SEG needs highdicom: pip install "monai-cobot[dicom]".') from error
     path = Path(path)
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(like.path)) if like.path.is_dir() else ()
+    series: tuple[str, ...] = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(like.path)) if like.path.is_dir() else ()
     if len(series) != 1:
         raise ValueError(
             f"{path}: DICOM SEG belongs to a DICOM series, and {like.path} is none. Choose .nii.gz instead."

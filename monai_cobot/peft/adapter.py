@@ -117,9 +117,10 @@ class Adapter:
             self._refresh_hook = sam.image_encoder.register_forward_pre_hook(orchestrator.refresh)
         sam.adapted_with = method.name
 
+        parameters = dict(sam.named_parameters())
         for name in unfrozen:
-            sam.get_parameter(name).requires_grad_(True)
-        self._unfrozen_before = {name: sam.get_parameter(name).detach().clone() for name in unfrozen}
+            parameters[name].requires_grad_(True)
+        self._unfrozen_before = {name: parameters[name].detach().clone() for name in unfrozen}
         self._own_names = [name for name in sam.state_dict() if name not in base_names or name in self._unfrozen_before]
 
     @property
@@ -272,11 +273,12 @@ class Adapter:
             for key, _ in original.named_parameters(recurse=False):
                 setattr(original, key, self.sam.get_submodule(name).get_parameter(key))
             self.sam.set_submodule(name, original.train(self.sam.training))
+        parameters = dict(self.sam.named_parameters())
         with torch.no_grad():
             for name, value in self._unfrozen_before.items():
-                self.sam.get_parameter(name).copy_(value)
+                parameters[name].copy_(value)
         for name, required in self._required_grad.items():
-            self.sam.get_parameter(name).requires_grad_(required)
+            parameters[name].requires_grad_(required)
         del self.sam.adapted_with
         self._sam = None
 

@@ -2,14 +2,14 @@
 
 import copy
 import pickle
-import warnings
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
-from monai_cobot.networks import PromptableSam, build_sam, frozen_depth, set_gradient_checkpointing
+from monai_cobot.networks import VARIANTS, PromptableSam, frozen_depth, set_gradient_checkpointing
+from monai_cobot.networks.sam import _assemble
 from monai_cobot.peft import METHODS, Adapter, adapt, load_adapter, options_of, save_adapter
 
 
@@ -62,6 +62,9 @@ WITH_BLOCKS = [Case(method, {"blocks": 1}) for method in sorted(METHODS) if "blo
 ]
 
 all_cases = pytest.mark.parametrize("case", CASES, ids=repr)
+plain_cases = pytest.mark.parametrize(
+    "case", [case for case in PLAIN + VARIED if case.method not in ("freeze", "decoder_only")], ids=repr
+)
 trainable_cases = pytest.mark.parametrize("case", [case for case in CASES if case.method != "freeze"], ids=repr)
 
 BOXES = torch.tensor([[[4.0, 6.0, 30.0, 25.0], [1.0, 2.0, 20.0, 23.0]], [[5.0, 5.0, 31.0, 26.0], [0.0, 0.0, 9.0, 8.0]]])
@@ -80,9 +83,8 @@ def predict(sam: nn.Module, image: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def vit_b() -> nn.Module:
     """The official size, without numbers."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its weights, which are random
-        return build_sam("vit_b").to("meta")
+    with torch.device("meta"):
+        return _assemble(VARIANTS["vit_b"], 1024)
 
 
 D, N, C = 768, 12, 256
@@ -200,7 +202,7 @@ def test_gradients_under_checkpointing_are_those_without(tiny_sam, image, traine
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-6 * float(gradient.abs().max()))
 
 
-@trainable_cases
+@plain_cases
 def test_two_passes_before_one_backward_pass_give_the_sum_of_their_gradients(tiny_sam, image, trained, case):
     adapter = trained(case.adapt(tiny_sam, **options_of(case.method, dropout=0.0)))
     tiny_sam.eval()
@@ -219,7 +221,7 @@ def test_two_passes_before_one_backward_pass_give_the_sum_of_their_gradients(tin
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
 
 
-@trainable_cases
+@plain_cases
 def test_a_batch_of_images_of_any_size_equals_the_images_one_by_one(tiny_sam, image, trained, case):
     trained(case.adapt(tiny_sam))
     together = predict(tiny_sam, image)
@@ -229,7 +231,7 @@ def test_a_batch_of_images_of_any_size_equals_the_images_one_by_one(tiny_sam, im
         torch.testing.assert_close(together[index], alone[0], rtol=1e-4, atol=1e-4)
 
 
-@trainable_cases
+@plain_cases
 def test_the_encoder_can_stop_and_go_on_at_any_depth(tiny_sam, image, trained, case):
     trained(case.adapt(tiny_sam))
     network = PromptableSam(tiny_sam)
@@ -351,7 +353,7 @@ def test_folding_leaves_the_plain_base_method_with_the_same_output(tiny_sam, ima
     assert adapter.orchestration is None
 
 
-@trainable_cases
+@plain_cases
 def test_bfloat16_autocast_trains_float32_parameters(tiny_sam, image, trained, case):
     adapter = trained(case.adapt(tiny_sam, **options_of(case.method, dropout=0.0)))
     if case.method != "conv_lora":  # whose gate is noisy in training
@@ -366,7 +368,7 @@ def test_bfloat16_autocast_trains_float32_parameters(tiny_sam, image, trained, c
     }
 
 
-@trainable_cases
+@plain_cases
 def test_half_precision_works_before_and_after_adapting(tiny_sam, image, trained, case):
     half = copy.deepcopy(tiny_sam).to(torch.bfloat16)
     adapter = trained(case.adapt(tiny_sam, decoder="lora"))

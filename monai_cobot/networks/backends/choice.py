@@ -80,5 +80,5 @@ def _best(network: PromptableSam, device: str, installed: bool) -> BackendChoice
 def _multiplications(network: PromptableSam) -> float:
     """Of an image with the encoder's weights; attention between tokens comes in addition."""
     encoder = network.sam.image_encoder
-    tokens = (encoder.img_size // encoder.patch_embed.proj.kernel_size[0]) ** 2
+    tokens = encoder.pos_embed.shape[1] * encoder.pos_embed.shape[2]  # of layers, adapters may have taken the place
     return float(tokens * sum(parameter.numel() for parameter in encoder.blocks.parameters()))

@@ -72,9 +72,9 @@ def _best(network: PromptableSam, device: str, installed: bool) -> BackendChoice
     if not installed:
         return BackendChoice(
             "eager",
-            "OpenVINO is not installed, which is faster on a CPU (pip install 'monai-cobot[openvino]')",
+            "OpenVINO is not installed (pip install 'monai-cobot[openvino]')",
         )
-    return BackendChoice("openvino", "it is installed and the fastest on a CPU")
+    return BackendChoice("openvino", "it is installed, and fuses on a CPU what PyTorch computes step by step")
 
 
 def _multiplications(network: PromptableSam) -> float:

@@ -70,7 +70,8 @@ def convert_encoder(encoder: ImageEncoderViT) -> Any:
 
     What merges into SAM's weights is merged, in a copy; what remains of COBOT depends on weights alone and is computed
     once, when OpenVINO compiles the model. The attention is segment_anything's own form, which OpenVINO fuses better
-    than the bias as a mask or in the product: 1.29 s a global block of ViT-B at 1024 pixels, against 1.69 s and 1.97 s.
+    than the bias as a mask or in the product: 1.29 s on one core for the attention of a global block of ViT-B at 1024
+    pixels, against 1.69 s and 1.97 s.
 
     The frontend is called directly: ``openvino.convert_model`` reports each use to its makers.
 

@@ -167,8 +167,7 @@ def test_auto_says_what_it_took_and_why(random_sam: BuildSam, caplog: pytest.Log
 
 
 def test_auto_takes_openvino_for_an_encoder_that_is_worth_it(random_sam: BuildSam) -> None:
-    network = PromptableSam(random_sam())
-    network.sam.image_encoder.img_size = 1024  # as many tokens, and so as much work
+    network = PromptableSam(random_sam(1024))
     assert choose_backend(network).name == "openvino"
     network.to("meta")
     assert choose_backend(network).name == "eager"
@@ -180,8 +179,7 @@ def test_without_openvino_auto_takes_the_next_and_says_so() -> None:
     code = f"""{WITHOUT_OPENVINO}
 from monai_cobot.networks import PromptableSam, build_sam
 from monai_cobot.networks.backends import BackendError, accelerate, choose_backend
-network = PromptableSam(build_sam("vit_mini", image_size=64))
-network.sam.image_encoder.img_size = 1024
+network = PromptableSam(build_sam("vit_mini", image_size=1024))
 choice = choose_backend(network)
 assert choice.name == "eager", choice
 assert "OpenVINO is not installed" in choice.reason and "pip install" in choice.reason, choice

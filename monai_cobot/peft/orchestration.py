@@ -141,11 +141,11 @@ class CrossBlockOrchestrator(nn.Module):
         if self._slots[0].bias is not None:
             biases = (torch.stack([slot.bias for slot in self._slots]).unsqueeze(1) @ matrices).squeeze(1)
         # A pass without gradients leaves alone what a pass before it, whose backward is yet to come, was computed with:
-        # gradient checkpointing will ask for it again.
-        if torch.is_grad_enabled():
-            self._mixed[True] = _by_slot(weights, biases)
-        # Copies: torch.compile cannot return detached views of what it returns besides.
-        self._mixed[False] = _by_slot(weights.detach().clone(), None if biases is None else biases.detach().clone())
+        # gradient checkpointing will ask for it again. A pass with gradients is followed by other weights.
+        with_gradients = torch.is_grad_enabled()
+        if with_gradients:
+            self._mixed.pop(False, None)
+        self._mixed[with_gradients] = _by_slot(weights, biases)
 
     def mixed(self, slot: int) -> tuple[Tensor, Tensor | None]:
         """Mixed weight (V, D) and bias (V,) of one slot, as of the last :meth:`refresh`."""

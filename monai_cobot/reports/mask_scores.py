@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from numpy.typing import ArrayLike
 
 from monai_cobot.reports.dice import dice_coefficient
@@ -61,6 +60,9 @@ def score_mask(
     if 0 in sizes:
         both = sum(sizes) == 0
         return MaskScores(dice, iou, float(both), 0.0 if both else math.nan)
+    # here, for it brings matplotlib's pyplot along, which is the user's
+    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
     # a picture has an outline, and no top and bottom
     axes = [axis for axis in range(3) if masks[0].shape[axis] > 1] or [0]
     flat = [torch.from_numpy(mask.reshape([mask.shape[axis] for axis in axes]))[None, None] for mask in masks]

@@ -161,9 +161,8 @@ def test_ctrl_c_keeps_the_best_adapter_and_says_so(phantom, tmp_path, configs):
     printed = []
     for line in process.stdout:
         printed.append(line)
-        if line.startswith("epoch 2/50"):
+        if line.startswith(("epoch 2/50", "epoch 6/50")):  # again, where Python was in a place that ignores it
             process.send_signal(signal.SIGINT)
-            break
     rest, errors = process.communicate(timeout=120)
     text = "".join(printed) + rest
     assert process.returncode == 130, errors

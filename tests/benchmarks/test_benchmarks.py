@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,10 @@ import pytest
 pytest.importorskip("rich", reason="needs the extra [benchmarks]")
 pytest.importorskip("openvino", reason="needs the extra [benchmarks]")
 pytest.importorskip("transformers", reason="needs the extra [benchmarks]")
+
+slow = pytest.mark.skipif(
+    "MONAI_COBOT_SLOW_TESTS" not in os.environ, reason="takes minutes: set MONAI_COBOT_SLOW_TESTS=1 to run it"
+)
 
 
 def run(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -18,6 +23,7 @@ def rows_of(page: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")][2:]
 
 
+@slow
 def test_each_row_is_a_ratio_with_its_quartiles_on_a_page_whose_other_text_stays(
     repository: Path, tmp_path: Path
 ) -> None:
@@ -47,6 +53,7 @@ def test_each_row_is_a_ratio_with_its_quartiles_on_a_page_whose_other_text_stays
     assert (tmp_path / "pictures" / "performance_growth.png").stat().st_size > 10_000
 
 
+@slow
 def test_the_encoder_stands_against_stock_transformers_openvino_and_the_floor(repository: Path) -> None:
     ran = run(repository, "--rows", "encoder")
     assert ran.returncode == 0, ran.stderr
@@ -55,6 +62,7 @@ def test_the_encoder_stands_against_stock_transformers_openvino_and_the_floor(re
     assert rows[-1][2] == "the machine's floor"
 
 
+@slow
 def test_peak_memory_is_measured_in_processes_of_their_own(repository: Path) -> None:
     ran = run(repository, "--rows", "memory")
     assert ran.returncode == 0, ran.stderr

@@ -63,7 +63,8 @@ def test_the_decoder_and_its_gradients_equal_the_stock_decoder_image_by_image(
 ) -> None:
     sam = random_sam()
     trained = [*sam.mask_decoder.parameters(), sam.prompt_encoder.no_mask_embed.weight]
-    embeddings = torch.randn(batch, 128, 8, 8, requires_grad=True)
+    # a predicted quality that happens to lie near 0 would leave no digits to compare
+    embeddings = torch.randn(batch, 128, 8, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
     boxes = boxes_of(batch, prompts, 64, 64)
     gradients = []
     outputs = []

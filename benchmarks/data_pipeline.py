@@ -161,7 +161,7 @@ def _peak_with(slices: int, folder: Path) -> float:
         sampler = EpochSampler(dataset, samples_per_epoch=1000)
         for _ in DataLoader(dataset, batch_size=8, sampler=sampler, collate_fn=collate_slices):
             pass
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.partition("VmHWM:")[2].split()[0]) / 1000
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,15 +31,15 @@ def _forward(setting: Setting, folder: str) -> list[Row]:
     pixels = torch.rand_like(image)
     stock = stock_sam(setting).image_encoder
     eager = PromptableSam(our_sam(setting), setting.precision).eval()
-    ours: dict[str, Work] = {"ours, eager": lambda: eager.encode(pixels)}
+    ours: dict[str, Work] = {"ours, eager": partial(eager.encode, pixels)}
     for backend in ("compile", "openvino") if setting.device.type == "cpu" else ("compile",):
         network = accelerate(PromptableSam(our_sam(setting), setting.precision), backend, folder)
-        ours[f"ours, {backend}"] = lambda network=network: network.encode(pixels)  # type: ignore[misc]
+        ours[f"ours, {backend}"] = partial(network.encode, pixels)
     rivals = {"segment_anything": stock, "transformers, sdpa": transformers_encoder(setting)}
     if setting.device.type == "cpu":
         rivals["OpenVINO on segment_anything"] = openvino_encoder(setting)
     matrix = torch.randn(2048, 2048, device=setting.device, dtype=setting.dtype)
-    others: dict[str, Work] = {name: lambda encoder=encoder: encoder(image) for name, encoder in rivals.items()}  # type: ignore[misc]
+    others: dict[str, Work] = {name: partial(encoder, image) for name, encoder in rivals.items()}
 
     task = f"encoder forward, {setting.variant} {setting.image_size}"
     with torch.inference_mode(), setting.autocast():

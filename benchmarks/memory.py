@@ -50,7 +50,7 @@ def peak_of_step(kind: str, variant: str, image_size: int, device: str, precisio
 
 def _resident(field: str) -> int:
     """A size of this process in bytes, as Linux counts it."""
-    match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
     if match is None:
         raise OSError(f"/proc/self/status has no {field}: peak memory of a CPU is measured on Linux only.")
     return 1024 * int(match[1])

@@ -14,6 +14,7 @@ from transformers.models.sam.modeling_sam import SamVisionModel
 from benchmarks.timing import Setting
 from monai_cobot.networks import VARIANTS, build_sam, set_attention
 from monai_cobot.networks._segment_anything import ImageEncoderViT, Sam
+from monai_cobot.networks.backends.openvino import convert_encoder
 
 Encoder = Callable[[Tensor], object]
 
@@ -57,11 +58,7 @@ def transformers_encoder(setting: Setting) -> Encoder:
 
 def openvino_encoder(setting: Setting) -> Encoder:
     """segment_anything's encoder, converted by OpenVINO as it is; on the CPU."""
-    encoder = stock_sam(setting).image_encoder.cpu()
-    image = normalised_image(setting).cpu()
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's, about sizes that are constant here
-        model = openvino.convert_model(encoder, example_input=image, input=[tuple(image.shape)])
+    model = convert_encoder(stock_sam(setting).image_encoder.cpu())
     hint = {"float32": "f32", "bfloat16": "bf16"}[setting.precision]
     compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
     return lambda x: compiled(x.numpy())

@@ -20,7 +20,7 @@ from monai_cobot.data import LoadedCase, cases_of, load_case, open_dataset
 from monai_cobot.inferers import AdaptedSam, AdapterShelf, Region, VolumeSession
 from monai_cobot.networks import build_sam
 from monai_cobot.peft import read_adapter_config
-from monai_cobot.reports import OverlaySample, overlay_sheet
+from monai_cobot.reports import OverlaySample, mask_dice, overlay_sheet
 from monai_cobot.transforms import SLICE_AXES, box_from_mask, scale_intensity, slices_of
 from monai_cobot.transforms.intensity import intensity_range
 
@@ -109,15 +109,10 @@ def segment_in_all_ways(
                 box=boxes[int(index)] if prompts is None or prompts.box is None else prompts.box,
                 title=f"{loaded.case.name}, {name}, {axis} slice {index}; boxes on {', '.join(map(str, three))}",
                 dice_before=None,
-                dice_after=dice(prediction[0], planes[index]),
+                dice_after=mask_dice(prediction[0], planes[index]),
             )
         )
-    return {way: dice(mask, truth) for way, mask in masks.items()}, samples
-
-
-def dice(one: np.ndarray, other: np.ndarray) -> float:
-    """The DSC of two masks."""
-    return 2 * np.count_nonzero(one & other) / max(1, np.count_nonzero(one) + np.count_nonzero(other))
+    return {way: mask_dice(mask, truth) for way, mask in masks.items()}, samples
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def train(options: dict[str, str], folder: Path) -> tuple[Path, float]:
         start = time.monotonic()
         subprocess.run(command, check=True)
         write_atomically(done, json.dumps({"seconds": time.monotonic() - start}).encode())
-    return folder / "scores.csv", json.loads(done.read_text())["seconds"]
+    return folder / "scores.csv", json.loads(done.read_text(encoding="utf-8"))["seconds"]
 
 
 def read_scores(path: Path, column: str) -> dict[str, list[float]]:

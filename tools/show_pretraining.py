@@ -38,7 +38,7 @@ def draw_samples(seed: int) -> Figure:
 
 def draw_log(log: Path) -> Figure:
     """Loss, and DSC on held-out images beside the inscribed ellipse's, over the minutes of training."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
     loss, dice = figure.subplots(1, 2)
     for size in sorted({line["size"] for line in lines}):

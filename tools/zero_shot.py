@@ -23,7 +23,7 @@ from tqdm import tqdm
 from monai_cobot.data import CaseError, LoadedCase, load_case
 from monai_cobot.files import write_atomically
 from monai_cobot.networks import PromptableSam, build_sam
-from monai_cobot.reports import MaskScores, OverlaySample, overlay_sheet, score_mask
+from monai_cobot.reports import MaskScores, OverlaySample, mask_dice, overlay_sheet, score_mask
 from monai_cobot.transforms import (
     box_from_mask,
     inscribed_ellipse,
@@ -122,7 +122,6 @@ def measure(
             if shown is None:
                 middle = slices[len(slices) // 2]
                 mask = middle.masks["SAM", None]
-                dice = 2 * (mask & middle.truth).sum() / (mask.sum() + middle.truth.sum())
                 shown = {
                     "image": middle.image,
                     "truth": middle.truth,
@@ -131,7 +130,7 @@ def measure(
                     "box": middle.box,
                     "title": f"{real_set.name}: {case.name}, {label}, slice {middle.index}",
                     "dice_before": None,
-                    "dice_after": float(dice),
+                    "dice_after": mask_dice(mask, middle.truth),
                 }
     if shown is None:
         raise SystemExit(f"{data / real_set.folder}: no slice shows any of the labels {', '.join(real_set.labels)}.")

@@ -10,7 +10,7 @@ from tests.bundles.conftest import TINY, Run
 
 
 def scores(path: Path, column: str) -> dict[tuple[str, str], float]:
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return {(row["case"], row["label"]): float(row[column]) for row in csv.DictReader(file)}
 
 

@@ -18,7 +18,7 @@ from monai_cobot.peft import load_adapter
 from monai_cobot.transforms import box_from_mask, place_slice, take_slice
 from tests.bundles.conftest import BrightInBox, Run
 
-BRIGHT = {"network_def": BrightInBox(), "preset": "window:0,1000"}
+BRIGHT = {"network": BrightInBox(), "preset": "window:0,1000"}
 
 
 def oblique_affine() -> np.ndarray:
@@ -58,7 +58,7 @@ def entries(image: str, mask: Path, axis: str, label: int = 1) -> list[dict[str,
 
 
 def write_prompts(path: Path, content: object) -> str:
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     return str(path)
 
 
@@ -136,7 +136,7 @@ def test_a_picture_gets_a_picture_of_its_mask(run: Run, tmp_path: Path) -> None:
     Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(tmp_path / "benign (1).png")
     listed = [{"image": "benign (1).png", "slice": 0, "box": [18, 28, 43, 53], "label": 1}]
     prompts = write_prompts(tmp_path / "p.json", listed)
-    run("inference", prompts=prompts, output_dir=str(tmp_path / "out"), network_def=BrightInBox(), preset="ultrasound")
+    run("inference", prompts=prompts, output_dir=str(tmp_path / "out"), network=BrightInBox(), preset="ultrasound")
     assert (np.asarray(Image.open(tmp_path / "out" / "benign (1).png")) == truth * 255).all()
 
 
@@ -144,7 +144,7 @@ def test_ultrasound_pictures_of_a_data_set_get_masks_of_their_size_in_the_boxes_
     run: Run, shared_data: Path, tmp_path: Path
 ) -> None:
     options = {"dataset": "brast", "dataset_dir": str(shared_data / "Dataset_BUSI_with_GT"), "max_cases": 4}
-    run("inference", part="all", components=True, output_dir=str(tmp_path), network_def=BrightInBox(), **options)
+    run("inference", part="all", components=True, output_dir=str(tmp_path), network=BrightInBox(), **options)
     split = open_dataset("brast", options["dataset_dir"], max_cases=4)
     for case in cases_of(split, "all"):
         truth = np.maximum.reduce([np.asarray(Image.open(mask.path).convert("L")) for mask in case.masks])

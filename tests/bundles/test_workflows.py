@@ -54,3 +54,9 @@ def test_every_documented_option_is_checked_but_those_that_another_check_knows(c
     options = set(names[names.index("bundle_root") + 1 : names.index("cases" if name == "train" else "trained")])
     elsewhere = {"validation_fraction", "max_jitter", "network_file"}
     assert options - set(content["checks"]) <= elsewhere
+
+
+def test_configurations_are_read_the_same_under_every_locale(repository: Path) -> None:
+    """MONAI opens them with the encoding of the machine."""
+    for path in repository.glob("bundles/*/configs/*.json"):
+        assert path.read_text(encoding="utf-8").isascii(), path

@@ -27,7 +27,7 @@ ENTRY = {"image": "a.nii.gz", "slice": 1, "box": [4, 5, 16, 25], "label": 1}
 
 
 def write(path: Path, content: object) -> Path:
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
 
 

@@ -28,7 +28,7 @@ def test_the_table_is_made_of_the_runs_scores_and_a_run_that_is_done_is_not_done
 
 def test_no_patient_of_the_sarcoma_list_is_in_both_parts(tmp_path: Path, shared_data: Path) -> None:
     options = fine_tuning.sarcoma_list(shared_data / "STS_CT_MR", "CT", "ct_abdomen", tmp_path)
-    content = json.loads(Path(options["dataset_dir"]).read_text())
+    content = json.loads(Path(options["dataset_dir"]).read_text(encoding="utf-8"))
     training, validation = ([entry["name"] for entry in content[part]] for part in ("training", "validation"))
     assert (len(training), len(validation)) == (3, 1)
     assert not set(training) & set(validation)

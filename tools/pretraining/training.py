@@ -264,7 +264,7 @@ class Trainer:
             "learning_rate": f"{self._learning_rate:.2e}",
         }
         line = json.dumps(where | values)
-        with open(self.settings.folder / "log.jsonl", "a") as file:
+        with open(self.settings.folder / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(line + "\n")
         print(line, flush=True)
 

@@ -50,7 +50,7 @@ class OpenVinoCache:
         if not entry.exists():
             return None
         try:
-            if (entry / _CHECKSUM).read_text() != _checksum(entry):
+            if (entry / _CHECKSUM).read_text(encoding="utf-8") != _checksum(entry):
                 raise ValueError("it is not what was written")
             model = openvino.Core().read_model(entry / _GRAPH)
         except (OSError, ValueError, RuntimeError) as error:
@@ -69,7 +69,7 @@ class OpenVinoCache:
             with written_beside(entry) as beside:
                 beside.mkdir()
                 openvino.save_model(model, beside / _GRAPH, compress_to_fp16=False)
-                (beside / _CHECKSUM).write_text(_checksum(beside))
+                (beside / _CHECKSUM).write_text(_checksum(beside), encoding="utf-8")
         except (OSError, RuntimeError) as error:
             if not entry.exists():  # another process may have been first
                 logger.warning("The converted encoder is not kept (%s); the next start converts it again.", error)

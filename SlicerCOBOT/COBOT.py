@@ -64,6 +64,7 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.session = None
         self.engine = None
+        self.place = None
         self.background = None
         self.parameterNode = None
 
@@ -109,7 +110,7 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         self.timer.stop()
         self.removeObservers()
-        self.forgetSession()
+        self.forgetEngine()
         self.setParameterNode(None)
         self.background.close(timeout=1.0)
 
@@ -147,8 +148,14 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.onParametersChanged()
 
     def onParametersChanged(self, *_):
-        self.forgetSession()
-        self.engine = None
+        """Forget what the change is about, and that alone: the engine may hold a loaded SAM."""
+        node = self.parameterNode
+        place = (node.onServer, node.server, str(node.adaptersFolder))
+        if place != self.place:
+            self.forgetEngine()
+            self.place = place
+        if self.session is not None and not self.session.shows(node.volume, node.segmentation):
+            self.forgetSession()
         self.ui.segmentEditorWidget.setSegmentationNode(self.parameterNode.segmentation)
         self.ui.segmentEditorWidget.setSourceVolumeNode(self.parameterNode.volume)
         self.updateButtons()
@@ -170,6 +177,12 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.session is not None:
             self.session.close()
         self.session = None
+
+    def forgetEngine(self):
+        self.forgetSession()
+        if self.engine is not None:
+            self.engine.close()
+        self.engine = None
 
     # --- what runs
 

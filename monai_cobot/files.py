@@ -1,14 +1,19 @@
-"""Nothing half-written stays on disk: files and folders are written beside their place and then moved into it."""
+"""Nothing half-written stays on disk: files and folders are written beside their place and then moved into it.
+
+And lists of files are read, whoever wrote them.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
@@ -74,8 +79,27 @@ def writable_folder(folder: str | os.PathLike[str]) -> Path:
     Raises:
         OSError: nothing can be written there, for example on a full disk.
     """
-    write_atomically(Path(folder) / "space_check", bytes(1 << 20)).unlink()
+    check = write_atomically(Path(folder) / "space_check", bytes(1 << 20))
+    check.unlink(missing_ok=True)  # of several processes that check at once, one is first
     return Path(folder)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; a mark at its beginning, which editors on Windows write, is passed over.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not JSON; names the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: this is not valid JSON ({error}).") from error
+
+
+def listed_file(folder: Path, name: str) -> Path:
+    """A file by its name in a list, relative to a folder; the list may have been written on Windows."""
+    return folder / name.replace("\\", "/")
 
 
 def _named(error: OSError, path: Path) -> OSError:

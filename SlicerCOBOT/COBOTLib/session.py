@@ -88,6 +88,10 @@ class Session:
         """Whether its volume or its segmentation is gone, or ``close`` was called."""
         return self._scene is None
 
+    def shows(self, volume_node: Any, segmentation_node: Any) -> bool:
+        """Whether it is still open, and about this volume and this segmentation."""
+        return not self.closed and (self._volume_node, self.writer.node) == (volume_node, segmentation_node)
+
     @property
     def object(self) -> SegmentedObject | None:
         """The object at hand, as it is after the last prompt, undo or redo; None before its first prompt."""

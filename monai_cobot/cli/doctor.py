@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +20,7 @@ _OPTIONAL = {
     "torchvision": "not needed",
     "onnxruntime": "cobot export: extra export",
     "highdicom": "DICOM SEG: extra dicom",
+    "openvino": "faster on a CPU: extra openvino",
 }
 
 
@@ -72,7 +74,7 @@ def _devices() -> list[tuple[str, str, str]]:
 
 def _torchvision() -> tuple[str, str, str]:
     try:
-        import torchvision  # noqa: F401
+        importlib.import_module("torchvision")
     except ImportError:
         return "torchvision imports", "no; it is not needed", ""
     except (RuntimeError, OSError) as error:  # a build for another torch

@@ -19,10 +19,12 @@ from monai_cobot.cli.batch import run_batch
 if TYPE_CHECKING:
     import numpy as np
 
+    from monai_cobot.data import Volume
     from monai_cobot.reports import MaskScores, OverlaySample
 
 __all__ = ["evaluate"]
 
+_MOST_PICTURES = 16
 _NAMES = {"dice": "DSC", "iou": "IoU", "surface_dice": "surface DSC", "hausdorff95": "HD95 mm"}
 
 
@@ -34,14 +36,18 @@ def evaluate(
         "evaluation"
     ),
     tolerance: Annotated[float, typer.Option(min=0, help="Of the surface DSC, in millimetres.")] = 2.0,
-    preset: Annotated[str, typer.Option(help="Intensities of the images in pictures.")] = "mr",
+    preset: Annotated[
+        str | None, typer.Option(help="Intensities of the images in pictures; without, guessed from each image.")
+    ] = None,
 ) -> None:
     """Compare masks case by case: DSC, IoU, surface DSC and HD95 of each label that either of them has.
 
     A case that cannot be compared is passed over; what failed stands at the end, and the exit code is then 1.
     """
+    from monai_cobot.data import read_mask
+    from monai_cobot.data.cases import check_same_grid
     from monai_cobot.files import write_atomically
-    from monai_cobot.reports import overlay_sheet
+    from monai_cobot.reports import overlay_sheet, score_mask
 
     expected = _masks_in(truths)
     predicted = _masks_in(predictions)
@@ -52,10 +58,13 @@ def evaluate(
     def compare(name: str) -> None:
         if name not in predicted:
             raise ValueError(f"{predictions} has no mask of this name")
-        image = pictured.get(name)
-        rows.extend(_compare(name, predicted[name], expected[name], tolerance))
-        if image is not None and len(samples) < 16:
-            samples.extend(_pictures(name, image, predicted[name], expected[name], preset))
+        prediction, truth = read_mask(predicted[name]), read_mask(expected[name])
+        check_same_grid(truth, prediction)
+        for label in _labels(truth.array, prediction.array):
+            masks = prediction.array[0] == label, truth.array[0] == label
+            rows.append((name, label, score_mask(*masks, truth.spacing, tolerance)))
+        if name in pictured and len(samples) < _MOST_PICTURES:
+            samples.extend(_pictures(name, pictured[name], prediction, truth, preset))
 
     try:
         run_batch(sorted(expected), compare, str)
@@ -64,36 +73,27 @@ def evaluate(
             print(write_atomically(output / "scores.csv", _as_csv(rows)))
             _show(rows)
         if samples:
-            print(overlay_sheet(samples[:16], output / "overlay.png", title="the slice with most of each label"))
+            print(
+                overlay_sheet(
+                    samples[:_MOST_PICTURES], output / "overlay.png", title="the slice with most of each label"
+                )
+            )
 
 
 def _masks_in(folder: Path) -> dict[str, Path]:
-    """name without ending -> file, or folder of a DICOM series."""
-    from monai_cobot.data import IMAGE_SUFFIXES
+    """name without ending -> file."""
+    from monai_cobot.data import without_ending
 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder.")
     found = {}
     for path in sorted(folder.iterdir()):
-        ending = max((end for end in IMAGE_SUFFIXES if path.name.lower().endswith(end)), key=len, default=None)
-        if ending is not None and not path.name.startswith("."):
-            found[path.name[: -len(ending)]] = path
+        name = without_ending(path.name)
+        if name != path.name and not name.startswith("."):
+            found[name] = path
     if not found:
         raise ValueError(f"{folder}: no mask is in this folder.")
     return found
-
-
-def _compare(name: str, predicted: Path, expected: Path, tolerance: float) -> list[tuple[str, int, MaskScores]]:
-    from monai_cobot.data import read_mask
-    from monai_cobot.data.cases import check_same_grid
-    from monai_cobot.reports import score_mask
-
-    prediction, truth = read_mask(predicted), read_mask(expected)
-    check_same_grid(truth, prediction)
-    return [
-        (name, label, score_mask(prediction.array[0] == label, truth.array[0] == label, truth.spacing, tolerance))
-        for label in _labels(truth.array, prediction.array)
-    ]
 
 
 def _labels(*masks: np.ndarray) -> list[int]:
@@ -128,21 +128,21 @@ def _mean(values: list[float]) -> str:
     return f"{mean} ({without} without)" if without else mean
 
 
-def _pictures(name: str, image: Path, predicted: Path, expected: Path, preset: str) -> list[OverlaySample]:
+def _pictures(name: str, path: Path, predicted: Volume, expected: Volume, preset: str | None) -> list[OverlaySample]:
     """The slice that shows most of each of the truth's labels."""
-    import numpy as np
 
-    from monai_cobot.data import read_mask, read_volume
-    from monai_cobot.reports import OverlaySample, dice_coefficient
+    from monai_cobot.data import read_volume
+    from monai_cobot.inferers import guess_preset
+    from monai_cobot.reports import OverlaySample, mask_dice
     from monai_cobot.transforms import ScaleIntensityPreset, box_from_mask, slices_of
 
-    scaled = slices_of(ScaleIntensityPreset(preset)(read_volume(image).array), "axial")
-    prediction, truth = (slices_of(read_mask(path).array, "axial")[:, 0] for path in (predicted, expected))
+    image = read_volume(path)
+    scaled = slices_of(ScaleIntensityPreset(preset or guess_preset(image))(image.array), "axial")
+    prediction, truth = (slices_of(mask.array, "axial")[:, 0] for mask in (predicted, expected))
     samples = []
     for label in _labels(truth):
         index = int((truth == label).sum(axis=(1, 2)).argmax())
         true, found = truth[index] == label, prediction[index] == label
-        shared, *sizes = (int(np.count_nonzero(mask)) for mask in (true & found, found, true))
         samples.append(
             OverlaySample(
                 image=scaled[index],
@@ -152,7 +152,7 @@ def _pictures(name: str, image: Path, predicted: Path, expected: Path, preset: s
                 box=box_from_mask(true),
                 title=f"{name}, label {label}, axial slice {index}",
                 dice_before=None,
-                dice_after=dice_coefficient(shared, *sizes),
+                dice_after=mask_dice(found, true),
             )
         )
     return samples

@@ -71,10 +71,10 @@ def segment(
     """
     if (prompts is None) == (not images) or (prompts is not None and box) or (images and not box):
         raise typer.BadParameter("give images with --box, or --prompts FILE alone.")
-    wanted = _wanted(images or [], box or [], prompts, axis or "axial")
+    slice_axis = axis or _axis_of(adapter)
+    wanted = _wanted(images or [], box or [], prompts, slice_axis)
     target = _targets([image for image, _ in wanted], output, f".{output_format.lstrip('.')}")
     model = open_model(adapter, sam_variant, sam_checkpoint, image_size, device)
-    slice_axis = axis or model.axis
 
     from monai_cobot.inferers import EmbeddingCache, VolumeSession
 
@@ -103,6 +103,15 @@ def segment(
         run_batch(wanted, work, lambda case: case[0])
 
 
+def _axis_of(adapter: Path | None) -> str:
+    """Along which an adapter was trained."""
+    if adapter is None:
+        return "axial"
+    from monai_cobot.peft import read_adapter_config
+
+    return str(read_adapter_config(adapter).details.get("axis", "axial"))
+
+
 def _wanted(
     images: list[Path], boxes: list[str], prompts: Path | None, axis: str
 ) -> list[tuple[Path, Sequence[BoxOn | Prompt]]]:
@@ -117,6 +126,8 @@ def _wanted(
 
 def _targets(images: list[Path], output: Path, suffix: str) -> dict[Path, Path]:
     """Where the mask of each image goes."""
+    from monai_cobot.data import without_ending
+
     if suffix not in _FORMATS:
         raise ValueError(f"Masks are written as {', '.join(_FORMATS)}, not as {suffix}.")
     if output.name.lower().endswith(_FORMATS) and not output.is_dir():
@@ -125,10 +136,7 @@ def _targets(images: list[Path], output: Path, suffix: str) -> dict[Path, Path]:
         return {images[0]: output}
     targets: dict[Path, Path] = {}
     for image in images:
-        name = image.resolve().name
-        stem = next((name[: -len(end)] for end in (".nii.gz",) if name.lower().endswith(end)), None)
-        stem = stem or (name if image.is_dir() else Path(name).stem)
-        targets[image] = output / f"{stem}{suffix}"
+        targets[image] = output / f"{without_ending(image.resolve().name)}{suffix}"
     for image, target in targets.items():
         if target.resolve() == image.resolve() or list(targets.values()).count(target) > 1:
             raise ValueError(
@@ -149,7 +157,7 @@ def _segment_objects(
     """Segment each object under a number of its own; number -> value in the mask."""
     from monai_cobot.data import Prompt
     from monai_cobot.inferers import Region, region_from_source
-    from monai_cobot.inferers.grid import SLICE_NORMALS
+    from monai_cobot.inferers.grid import SLICE_NORMALS, slice_shape
     from monai_cobot.transforms import SLICE_AXES
 
     values: dict[int, int] = {}
@@ -164,7 +172,7 @@ def _segment_objects(
             values[number] = label
             continue
         value, of_axis = (item.label, item.axis) if isinstance(item, Prompt) else (label, axis)
-        rows, columns = _slice_shape(session.shape, of_axis)
+        rows, columns = slice_shape(session.shape, of_axis)
         numbers = item.box if isinstance(item, Prompt) else item.numbers
         x0, y0, x1, y1 = (0.0, 0.0, float(columns), float(rows)) if numbers is None else numbers
         on_slices.setdefault((value, of_axis), []).append((_slice_of(item, session, of_axis), (x0, y0, x1, y1)))
@@ -195,12 +203,6 @@ def _slice_of(item: BoxOn | Prompt, session: VolumeSession, axis: str) -> int:
             "a box of four numbers belongs to a slice of this volume: write SLICE:x0,y0,x1,y1, or six numbers for 3D."
         )
     return 0
-
-
-def _slice_shape(shape: tuple[int, int, int], axis: str) -> tuple[int, int]:
-    """Rows and columns."""
-    i, j, k = shape
-    return {"axial": (j, i), "coronal": (k, i), "sagittal": (k, j)}[axis]
 
 
 def _write(session: VolumeSession, values: dict[int, int], path: Path) -> None:

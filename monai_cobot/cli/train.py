@@ -17,24 +17,26 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 def train(
     context: typer.Context,
     dataset: Annotated[
-        str, typer.Option(help="Recipe (adome, splen, momo, brast, segrap, phantom), or custom for your own folder.")
-    ] = "phantom",
+        str | None,
+        typer.Option(help="Recipe: phantom, adome, splen, momo, brast, segrap, or msd for a folder of your own."),
+    ] = None,
     dataset_dir: Annotated[Path | None, typer.Option(help="Its folder; the phantom is generated.")] = None,
     label: Annotated[str | None, typer.Option(help="Name or value of a label; without, all.")] = None,
     method: Annotated[str | None, typer.Option(help="lora, adaptformer, ...; without, the bundle's default.")] = None,
-    orchestrate: Annotated[bool, typer.Option(help="COBOT over the method's bottlenecks.")] = True,
-    sam_variant: Annotated[str, typer.Option(help="vit_mini, vit_b, vit_l or vit_h.")] = "vit_mini",
+    orchestrate: Annotated[bool | None, typer.Option(help="COBOT over the method's bottlenecks.")] = None,
+    sam_variant: Annotated[str | None, typer.Option(help="vit_mini, vit_b, vit_l or vit_h.")] = None,
     sam_checkpoint: Annotated[Path | None, typer.Option(help="SAM's weights; vit_mini comes with its own.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the slices.")] = None,
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", "-o", help="Folder of the adapter, curves and pictures.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was interrupted.")] = False,
+    resume: Annotated[bool | None, typer.Option("--resume", help="Go on with a training that was interrupted.")] = None,
     bundle: Annotated[Path, typer.Option(help="Folder of the bundle cobot_sam.")] = _CHECKOUT / "bundles" / "cobot_sam",
 ) -> None:
     """Train an adapter. Any other option of the bundle's train.json can follow, such as `--learning_rate 1e-4`.
 
-    This runs `python -m monai.bundle run --config_file train.json` with these options.
+    This runs `python -m monai.bundle run --config_file train.json` with these options; what is not given is as the
+    bundle has it.
     """
     config = bundle / "configs" / "train.json"
     if not config.is_file():

@@ -29,6 +29,7 @@ from monai_cobot.data.volumes import (
     read_mask,
     read_volume,
     volume_from_array,
+    without_ending,
     write_mask,
 )
 
@@ -77,5 +78,6 @@ __all__ = [
     "split_by_fraction",
     "split_by_own",
     "volume_from_array",
+    "without_ending",
     "write_mask",
 ]

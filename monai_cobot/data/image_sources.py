@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from monai_cobot.data.cases import Case, MaskFile
 from monai_cobot.data.prompts import MaskPrompts, PromptSource, WholeSlicePrompts, name_images, read_prompts
-from monai_cobot.data.volumes import IMAGE_SUFFIXES
+from monai_cobot.data.volumes import IMAGE_SUFFIXES, without_ending
+from monai_cobot.files import listed_file, read_json
 from monai_cobot.transforms.slices import SLICE_AXES
 
 __all__ = ["open_images"]
@@ -109,10 +109,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _listed(path: Path) -> dict[Path, Path | None]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: this is not valid JSON ({error}).") from error
+    content = read_json(path)
     parts = ("training", "validation", "testing", "test")
     lists = [content.get(part) or [] for part in parts] if isinstance(content, dict) else [content]
     if not all(isinstance(part, list) for part in lists):
@@ -124,22 +121,15 @@ def _listed(path: Path) -> dict[Path, Path | None]:
             raise ValueError(
                 f'{path}: an entry must be a path, or "image" and "label" with a path each, not {entry!r}.'
             )
-        found[_relative(path, image)] = None if mask is None else _relative(path, mask)
+        found[listed_file(path.parent, image)] = None if mask is None else listed_file(path.parent, mask)
     return found
-
-
-def _relative(path: Path, name: str) -> Path:
-    """A file by its name in a list, which may have been written on Windows."""
-    return path.parent / name.replace("\\", "/")
 
 
 def _masks_of(named: Mapping[str, Path], folder: Path) -> dict[Path, Path]:
     """image -> the mask of its name; an image without one gets the path where it is expected, and is reported."""
     masks: dict[str, Path] = {}
     for path in _images_below(folder):
-        relative = path.relative_to(folder).as_posix()
-        ending = max((end for end in IMAGE_SUFFIXES if relative.lower().endswith(end)), key=len, default="")
-        masks[relative[: len(relative) - len(ending)]] = path
+        masks[without_ending(path.relative_to(folder).as_posix())] = path
     found: dict[Path, Path] = {}
     for name, image in named.items():
         key = Path(name).as_posix()

@@ -5,7 +5,6 @@ A layout is a function from a folder to a `CaseFolder`, or to None where the fol
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from monai_cobot.data.cases import Case, MaskFile
-from monai_cobot.data.volumes import IMAGE_SUFFIXES, read_mask
+from monai_cobot.data.volumes import IMAGE_SUFFIXES, read_mask, without_ending
+from monai_cobot.files import listed_file, read_json
 
 __all__ = [
     "LAYOUTS",
@@ -58,7 +58,7 @@ def read_msd(root: Path) -> CaseFolder | None:
     description = root / "dataset.json"
     if not description.exists() and not ((root / "imagesTr").is_dir() and (root / "labelsTr").is_dir()):
         return None
-    content = _read_json(description) if description.exists() else {}
+    content = _read_object(description) if description.exists() else {}
     if any(content.get(part) for part in ("training", "validation")):
         cases = _listed_cases(content, description)
     else:
@@ -85,7 +85,7 @@ def read_data_list(path: Path) -> CaseFolder | None:
         path = lists[0]
     if path.suffix != ".json":
         return None
-    content = _read_json(path)
+    content = _read_object(path)
     return CaseFolder(
         tuple(_listed_cases(content, path)), _named_labels(content.get("labels", {}), path), _modality(content)
     )
@@ -202,11 +202,8 @@ def discover_labels(cases: Sequence[Case]) -> dict[str, int]:
     return {f"label {value}": value for value in sorted(values - {0})}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin a file with a mark
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: this is not valid JSON ({error}).") from error
+def _read_object(path: Path) -> dict[str, Any]:
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f'{path}: a JSON object with the lists "training" and "validation" is expected.')
     return content
@@ -233,13 +230,13 @@ def _listed_cases(content: Mapping[str, Any], path: Path) -> list[Case]:
             masks = entry["label"] if isinstance(entry["label"], list) else [entry["label"]]
             if not all(isinstance(file, str) for file in (entry["image"], *masks)):
                 raise ValueError(f'{path}: an entry of "{part}" names no files: {entry!r}.')
-            image = _listed_file(path.parent, entry["image"])
-            name = str(entry.get("name", _stem(image)))
+            image = listed_file(path.parent, entry["image"])
+            name = str(entry.get("name", without_ending(image.name)))
             cases.append(
                 Case(
                     name=name,
                     image=image,
-                    masks=tuple(MaskFile(_listed_file(path.parent, mask)) for mask in masks),
+                    masks=tuple(MaskFile(listed_file(path.parent, mask)) for mask in masks),
                     patient=str(entry.get("patient", name)),
                     split=part if content.get("validation") else None,
                 )
@@ -247,16 +244,11 @@ def _listed_cases(content: Mapping[str, Any], path: Path) -> list[Case]:
     return cases
 
 
-def _listed_file(root: Path, name: str) -> Path:
-    """A file by its name in a list, which may have been written on Windows."""
-    return root / name.replace("\\", "/")
-
-
 def _paired_cases(images: Path, masks: Path, split: str | None) -> list[Case]:
-    by_name = {_stem(mask): mask for mask in _image_files(masks)}
+    by_name = {without_ending(mask.name): mask for mask in _image_files(masks)}
     cases = []
     for image in _image_files(images):
-        name = re.sub(r"_0000$", "", _stem(image))
+        name = re.sub(r"_0000$", "", without_ending(image.name))
         if name in by_name:
             cases.append(Case(name, image, (MaskFile(by_name[name]),), name, split))
     return cases
@@ -283,11 +275,6 @@ def _named_labels(labels: Any, path: Path) -> dict[str, int]:
         if number != 0:
             named[pair[0]] = number
     return named
-
-
-def _stem(path: Path) -> str:
-    """The name without its ending, .nii.gz included."""
-    return re.sub(r"\.gz$", "", path.name, flags=re.IGNORECASE).rpartition(".")[0] or path.name
 
 
 def _natural(name: str) -> list[tuple[str, int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ import SimpleITK as sitk
 from monai_cobot.data.cases import Case, CaseError, load_case
 from monai_cobot.data.opening import CaseSplit
 from monai_cobot.data.parts import cases_of
-from monai_cobot.data.volumes import IMAGE_SUFFIXES, Volume, read_volume
+from monai_cobot.data.volumes import Volume, read_volume, without_ending
+from monai_cobot.files import listed_file, read_json
 from monai_cobot.transforms.boxes import box_from_mask, check_box
 from monai_cobot.transforms.slices import SLICE_AXES, slices_of
 
@@ -251,7 +251,7 @@ def read_prompts(path: str | Path, axis: str = "axial", folder: str | Path | Non
     _check_axis(axis, "axis")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file; it should list images with their boxes.")
-    entries = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path)
+    entries = _read_csv(path) if path.suffix.lower() == ".csv" else _read_entries(path)
     by_image: dict[Path, list[Prompt]] = {}
     for origin, entry in entries:
         image, prompt = _parse(entry, axis, origin, path.parent if folder is None else Path(folder))
@@ -260,19 +260,16 @@ def read_prompts(path: str | Path, axis: str = "axial", folder: str | Path | Non
     return [ListedPrompts(name, image, tuple(by_image[image])) for name, image in named.items()]
 
 
-def _read_json(path: Path) -> list[tuple[str, Any]]:
+def _read_entries(path: Path) -> list[tuple[str, Any]]:
     """The entries, each with where it stands."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: this is not valid JSON ({error}).") from error
+    entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{path}: a list of entries such as {{"image": ..., "slice": 0, "box": ...}} is expected.')
     return [(f"{path}: entry {number}", entry) for number, entry in enumerate(entries)]
 
 
 def _read_csv(path: Path) -> list[tuple[str, Any]]:
-    """As `_read_json`; cells become numbers where they can, and what cannot is left for the check of the entry."""
+    """As `_read_entries`; cells become numbers where they can, and what cannot is left for the check of the entry."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -322,7 +319,7 @@ def _parse(entry: Any, axis: str, origin: str, folder: Path) -> tuple[Path, Prom
     axis = entry.get("axis") or axis
     _check_axis(axis, origin)
     prompt = Prompt(entry["slice"], _parse_box(entry["box"], origin), entry["label"], axis, origin)
-    return Path(os.path.normpath(folder / entry["image"])), prompt
+    return Path(os.path.normpath(listed_file(folder, entry["image"]))), prompt
 
 
 def _parse_box(box: Any, origin: str) -> Box | None:
@@ -371,8 +368,7 @@ def name_images(images: Sequence[Path], path: Path) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for image in images:
         relative = os.path.relpath(os.path.abspath(image), common)
-        endings = [ending for ending in IMAGE_SUFFIXES if relative.lower().endswith(ending)]
-        name = relative[: -len(max(endings, key=len))] if endings else relative
+        name = without_ending(relative)
         if name in named:
             raise ValueError(
                 f"{path}: the masks of {named[name]} and {image} would have the same name; list them in two files."

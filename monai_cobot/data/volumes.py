@@ -31,6 +31,7 @@ __all__ = [
     "read_mask",
     "read_volume",
     "volume_from_array",
+    "without_ending",
     "write_mask",
 ]
 
@@ -116,6 +117,12 @@ def volume_from_array(array: np.ndarray, affine: np.ndarray, name: str = "the ar
     if affine.shape != (4, 4):
         raise ValueError(f"{name}: an affine has the shape (4, 4); this one has {affine.shape}.")
     return _to_lps(_compact(array[None], Path(name)), affine, Path(name))
+
+
+def without_ending(name: str) -> str:
+    """A name or path without the ending of an image, .nii.gz included; another ending stays."""
+    endings = [ending for ending in IMAGE_SUFFIXES if name.lower().endswith(ending)]
+    return name[: -len(max(endings, key=len))] if endings else name
 
 
 def mask_on_source_grid(mask: np.ndarray, like: Volume) -> np.ndarray:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.metrics import Metric
 
 from monai_cobot.data import SliceDataset
+from monai_cobot.handlers.processes import of_all_processes
 from monai_cobot.reports import CaseScores, dice_coefficient
 
 
@@ -51,11 +51,7 @@ class CaseDice(Metric):
         Raises:
             ValueError: if no slice was seen in any process.
         """
-        parts = [self._voxels]
-        if dist.is_available() and dist.is_initialized():
-            parts = [{} for _ in range(dist.get_world_size())]
-            dist.all_gather_object(parts, self._voxels)
-        self.scores = _scores(parts)
+        self.scores = _scores(of_all_processes(self._voxels))
         return self.scores.mean()
 
 

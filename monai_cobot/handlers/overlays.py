@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from monai_cobot.data import SliceDataset
-from monai_cobot.reports import OverlaySample, dice_coefficient
+from monai_cobot.reports import OverlaySample, mask_dice
 
 MOST_OVERLAYS = 6
 
@@ -88,12 +88,8 @@ def overlays_of(
                 "after": mask,
                 "box": sample["box"],
                 "title": f"{sample['case']}, {sample['label_name']}, slice {sample['slice']}",
-                "dice_before": None if earlier is None else _dice(earlier, truth),
-                "dice_after": _dice(mask, truth),
+                "dice_before": None if earlier is None else mask_dice(earlier, truth),
+                "dice_after": mask_dice(mask, truth),
             }
         )
     return overlays
-
-
-def _dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    return dice_coefficient(int((prediction & truth).sum()), int(prediction.sum()), int(truth.sum()))

@@ -28,7 +28,7 @@ def join_processes(device: torch.device | str) -> None:
     Args:
         device: where this process computes.
     """
-    if place_of_process()[1] == 1 or dist.is_initialized():
+    if place_of_process()[1] == 1 or _are_joined():
         return
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
@@ -38,14 +38,18 @@ def join_processes(device: torch.device | str) -> None:
 
 def leave_processes() -> None:
     """The end of what `join_processes` began."""
-    if dist.is_initialized():
+    if _are_joined():
         dist.destroy_process_group()
 
 
 def of_all_processes(part: T) -> list[T]:
     """What each process has, in the order of their ranks, for every one of them; all must take part."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not _are_joined():
         return [part]
     parts: list[T] = [part] * dist.get_world_size()
     dist.all_gather_object(parts, part)
     return parts
+
+
+def _are_joined() -> bool:
+    return dist.is_available() and dist.is_initialized()

@@ -9,6 +9,7 @@ from monai_cobot.inferers.prediction import SlicePrediction
 from monai_cobot.inferers.prompts import Point, SlicePrompts
 from monai_cobot.inferers.propagation import EndRules
 from monai_cobot.inferers.session import VolumeSession
+from monai_cobot.inferers.slice_encoder import guess_preset
 
 __all__ = [
     "AdaptedSam",
@@ -23,6 +24,7 @@ __all__ = [
     "SlicePrediction",
     "SlicePrompts",
     "VolumeSession",
+    "guess_preset",
     "open_feature_cache",
     "region_from_source",
     "region_to_source",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from monai_cobot.data import Volume
 
-__all__ = ["SLICE_NORMALS", "Box", "Region", "region_from_source", "region_to_source"]
+__all__ = ["SLICE_NORMALS", "Box", "Region", "region_from_source", "region_to_source", "slice_shape"]
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of a slice, half-open."""
@@ -130,9 +130,16 @@ def region_to_source(region: Region, volume: Volume) -> Region:
     return Region(_three(low), _three(high))
 
 
-def crop_to_source(crop: np.ndarray, volume: Volume) -> np.ndarray:
-    """A crop (I, J, K) of the LPS frame with its axes ordered and directed as in the volume's file."""
-    return apply_orientation(crop, ornt_transform(_LPS, io_orientation(volume.source_affine)))
+def slice_shape(shape: Sequence[int], axis: str) -> tuple[int, int]:
+    """Rows and columns of the slices along an axis of a volume of this shape (I, J, K).
+
+    Raises:
+        ValueError: there is no such axis.
+    """
+    if axis not in SLICE_NORMALS:
+        raise ValueError(f"unknown slice axis {axis!r}; choose one of {', '.join(SLICE_NORMALS)}.")
+    i, j, k = shape
+    return {"axial": (j, i), "coronal": (k, i), "sagittal": (k, j)}[axis]
 
 
 def _turn(volume: Volume) -> np.ndarray:
@@ -140,6 +147,6 @@ def _turn(volume: Volume) -> np.ndarray:
     return ornt_transform(io_orientation(volume.source_affine), _LPS)
 
 
-def _three(values: object) -> tuple[int, int, int]:
-    i, j, k = (int(value) for value in values)  # type: ignore[attr-defined]
+def _three(values: Iterable[int]) -> tuple[int, int, int]:
+    i, j, k = values
     return i, j, k

@@ -67,13 +67,13 @@ class SlicePredictor:
             Cancelled: if so asked.
         """
         self.cancel.check()
-        height, width = self._encoder.image(self._preset, axis, index).shape[-2:]
-        prompts.check((height, width))
+        shape = self._encoder.shape(axis)
+        prompts.check(shape)
         embedding = self._encoder.embedding(self.model, self._preset, axis, index, self.cancel)
         box = None if prompts.box is None else torch.tensor([[prompts.box]], dtype=torch.float32)  # (1, 1, 4)
         points = labels = None
         if prompts.points:
             points = torch.tensor([[[(point.x, point.y) for point in prompts.points]]], dtype=torch.float32)
             labels = torch.tensor([[[int(point.inside) for point in prompts.points]]])  # (1, 1, P)
-        logits, quality = self.model.network.decode(embedding, box, (height, width), points, labels)
+        logits, quality = self.model.network.decode(embedding, box, shape, points, labels)
         return SlicePrediction(logits[0, 0].cpu().numpy(), float(quality))

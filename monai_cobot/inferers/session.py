@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
-from monai_cobot.data import Volume, read_volume, write_mask
+from monai_cobot.data import Volume, mask_on_source_grid, read_volume, write_mask
 from monai_cobot.inferers.adapters import AdaptedSam
 from monai_cobot.inferers.cancel import CancelToken, Progress
 from monai_cobot.inferers.embedding_cache import EmbeddingCache
-from monai_cobot.inferers.grid import SLICE_NORMALS, Box, Region, crop_to_source, region_to_source
+from monai_cobot.inferers.grid import SLICE_NORMALS, Box, Region, region_to_source
 from monai_cobot.inferers.objects import MaskCrop, SegmentedObject
 from monai_cobot.inferers.postprocessing import fill_holes, largest_component
 from monai_cobot.inferers.prediction import SlicePrediction, SlicePredictor
@@ -61,7 +62,7 @@ class VolumeSession:
         cache: EmbeddingCache | None = None,
         look_ahead: bool = True,
     ) -> None:
-        self.volume = volume if isinstance(volume, Volume) else read_volume(volume)  # type: ignore[arg-type]
+        self.volume = volume if isinstance(volume, Volume) else read_volume(Path(volume))
         if preset is not None:
             find_preset(preset)
         self._chosen_preset = preset
@@ -131,12 +132,12 @@ class VolumeSession:
         found = self._object(label).mask
         if found is None:
             return None
-        return region_to_source(found.region, self.volume), crop_to_source(found.array, self.volume)
+        return region_to_source(found.region, self.volume), mask_on_source_grid(found.array, self.volume)
 
     def label_map(self) -> np.ndarray:
         """All objects on the volume's own grid: (I, J, K) uint8, or int16 for labels above 255, as the file orders its
         axes. Where objects overlap, the one that was begun first stays."""
-        return crop_to_source(self._label_map(), self.volume)
+        return mask_on_source_grid(self._label_map(), self.volume)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the label map on the volume's own grid, as `monai_cobot.data.write_mask` does.
@@ -144,7 +145,7 @@ class VolumeSession:
         Raises:
             ValueError, OSError: the format cannot hold it, or it cannot be written.
         """
-        write_mask(self._label_map(), self.volume, path)  # type: ignore[arg-type]
+        write_mask(self._label_map(), self.volume, Path(path))
 
     # --- what a user does ----------------------------------------------------------------------------------------
 
@@ -260,7 +261,7 @@ class VolumeSession:
         boxes: Mapping[int, Box] | None = None,
         label: int = 1,
         limits: range | None = None,
-        rules: EndRules = EndRules(),  # noqa: B008 - it cannot be changed
+        rules: EndRules | None = None,
         fuse: bool = False,
         cancel: CancelToken | None = None,
         progress: Progress | None = None,
@@ -276,7 +277,7 @@ class VolumeSession:
             boxes: slice index -> box; None for what the object was prompted with on slices of this axis.
             label: which object; a new one is begun.
             limits: slices that may be changed; None for all.
-            rules: where the object ends.
+            rules: where the object ends; None for the usual ones.
             fuse: segment the slices of the two other axes too, and average the probabilities.
             cancel: stops it.
             progress: is told the slices done and, at most, to do.
@@ -297,10 +298,10 @@ class VolumeSession:
             if boxes is None:
                 prompts = {index: drawn for (of, index), drawn in begun.prompts.items() if of == axis}
             else:
-                prompts = {index: SlicePrompts(tuple(box)) for index, box in boxes.items()}  # type: ignore[arg-type]
+                prompts = {index: SlicePrompts(box) for index, box in boxes.items()}
             count = self.shape[SLICE_NORMALS[axis]]
             limits = range(count) if limits is None else range(max(0, limits.start), min(count, limits.stop))
-            predict = self._predictor(cancel)
+            predict, rules = self._predictor(cancel), rules or EndRules()
             slices = propagate(predict, axis, prompts, limits, rules, progress)
             if fuse:
                 found = fuse_axes(predict, slices, axis, self.shape, rules.margin, progress)

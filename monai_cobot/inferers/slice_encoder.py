@@ -12,6 +12,7 @@ from monai_cobot.data import Volume, image_digest
 from monai_cobot.inferers.adapters import AdaptedSam
 from monai_cobot.inferers.cancel import Cancelled, CancelToken
 from monai_cobot.inferers.embedding_cache import EmbeddingCache
+from monai_cobot.inferers.grid import slice_shape
 from monai_cobot.transforms import intensity_range, scale_intensity, take_slice
 
 __all__ = ["SliceEncoder", "guess_preset"]
@@ -49,6 +50,10 @@ class SliceEncoder:
         if preset not in self._ranges:
             self._ranges[preset] = intensity_range(self._volume.array, preset)
         return scale_intensity(take_slice(self._volume.array, axis, index), *self._ranges[preset]).unsqueeze(0)
+
+    def shape(self, axis: str) -> tuple[int, int]:
+        """Rows and columns of a slice."""
+        return slice_shape(self._volume.array.shape[1:], axis)
 
     def spacing(self, axis: str) -> tuple[float, float, float]:
         """Millimetres between slices, between rows and between columns."""
@@ -98,8 +103,7 @@ class SliceEncoder:
     def _embedding(self, wanted: _Slice, between: Callable[[tuple[str, str]], None]) -> Tensor:
         """Looks it up, waits for a thread that is at it, or computes it; ``between`` is called between blocks."""
         model, preset, axis, index = wanted
-        image = self.image(preset, axis, index)
-        key = (model.embedding_source, self._digest(preset, axis, index, image))
+        key = (model.embedding_source, self._digest(preset, axis, index))
         device = model.network.sam.pixel_mean.device
         while True:
             found = self._cache.get(*key)
@@ -114,7 +118,7 @@ class SliceEncoder:
                 self._changed.wait(timeout=0.05)
             between(key)
         try:
-            embedding = image.to(device)
+            embedding = self.image(preset, axis, index).to(device)
             for features in model.network.encode_stepwise(embedding):
                 between(key)
                 embedding = features.values
@@ -126,10 +130,10 @@ class SliceEncoder:
                 self._waiting_for.discard(key)
                 self._changed.notify_all()
 
-    def _digest(self, preset: str, axis: str, index: int, image: Tensor) -> str:
+    def _digest(self, preset: str, axis: str, index: int) -> str:
         key = (preset, axis, index)
         if key not in self._digests:
-            self._digests[key] = image_digest(image)
+            self._digests[key] = image_digest(self.image(preset, axis, index))
         return self._digests[key]
 
     def _work_ahead(self) -> None:

@@ -2,7 +2,7 @@
 
 from monai_cobot.reports._overlay_sample import OverlaySample
 from monai_cobot.reports.curves import EpochRecord, plot_training_curves
-from monai_cobot.reports.dice import CaseScores, LabelSummary, dice_coefficient
+from monai_cobot.reports.dice import CaseScores, LabelSummary, dice_coefficient, mask_dice
 from monai_cobot.reports.mask_scores import MaskScores, score_mask
 from monai_cobot.reports.overlay import overlay_sheet
 from monai_cobot.reports.tables import dice_table, write_csv
@@ -15,6 +15,7 @@ __all__ = [
     "OverlaySample",
     "dice_coefficient",
     "dice_table",
+    "mask_dice",
     "overlay_sheet",
     "plot_training_curves",
     "score_mask",

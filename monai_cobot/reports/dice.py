@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
+import numpy as np
+
 
 def dice_coefficient(intersection: float, prediction: float, truth: float) -> float:
     """The Dice similarity coefficient, 2 |P and T| / (|P| + |T|) (Dice, Ecology 1945), from numbers of voxels.
@@ -30,6 +32,11 @@ def dice_coefficient(intersection: float, prediction: float, truth: float) -> fl
     if prediction + truth == 0:
         return 1.0
     return 2.0 * intersection / (prediction + truth)
+
+
+def mask_dice(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """The DSC of two masks of bool and of the same shape, in [0, 1]; 1.0 where both are empty."""
+    return dice_coefficient(*(int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth)))
 
 
 @dataclass(frozen=True)

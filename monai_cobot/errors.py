@@ -24,6 +24,12 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
+def describe_cause(error: BaseException) -> str:
+    """What went wrong, in a line for a user; errors that were not written for one are named by their kind."""
+    cause = root_cause(error)
+    return str(cause) if isinstance(cause, (ValueError, OSError)) else f"{type(cause).__name__}: {cause}"
+
+
 def _raised_in_monai(error: BaseException) -> bool:
     frames = list(traceback.walk_tb(error.__traceback__))
     return bool(frames) and frames[-1][0].f_globals.get("__name__", "").split(".")[0] == "monai"
@@ -51,15 +57,13 @@ def explain_errors(folder: str | Path) -> bool:
         if isinstance(error, KeyboardInterrupt):
             sys.__excepthook__(kind, error, trace)
             return
-        cause = root_cause(error)
-        name = "" if isinstance(cause, (ValueError, OSError)) else f"{type(cause).__name__}: "
         try:
             where = (
                 f"The traceback is in {write_atomically(path, ''.join(traceback.format_exception(error)).encode())}."
             )
         except OSError as failure:
             where = f"The traceback could not be saved ({failure})."
-        print(f"\nError: {name}{cause}\n{where}", file=sys.stderr)
+        print(f"\nError: {describe_cause(error)}\n{where}", file=sys.stderr)
 
     sys.excepthook = explain
     # without the line of MONAI's code that happened to call what warns

@@ -8,7 +8,7 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as monai_run
 
-__all__ = ["check_option_names", "check_options"]
+__all__ = ["check_known_options", "check_option_names", "check_options"]
 
 Rule = Callable[[Any], str | None]
 """Says what is expected instead of a value, or None where it is right."""
@@ -35,6 +35,19 @@ def check_options(**options: Any) -> None:
     lines = [f"{name} is {value!r}; {expected}." for name, value, expected in wrong if expected is not None]
     if lines:
         raise ValueError("\n".join(lines))
+
+
+def check_known_options(options: Mapping[str, Any]) -> None:
+    """`check_options` for those of the options whose values it knows, but for expressions of the configuration.
+
+    Args:
+        options: name -> value, as a file has them that will be given to the bundle.
+
+    Raises:
+        ValueError: as in `check_options`.
+    """
+    plain = {name: value for name, value in options.items() if not (isinstance(value, str) and value[:1] in ("$", "@"))}
+    check_options(**{name: value for name, value in plain.items() if name in _RULES})
 
 
 def check_option_names(arguments: Sequence[str]) -> None:

@@ -1,5 +1,8 @@
 """Pretrain ``vit_mini`` on generated images: ``python tools/pretrain_mini.py``.
 
+On a processor, one process for each of its cores does more than one with as many threads: ``torchrun --nproc-per-node 2
+tools/pretrain_mini.py``. The batch is then that of each process.
+
 It continues from the folder's checkpoint where there is one, and so may be stopped and started, also with longer stages
 than before. The folder holds ``checkpoint.pt``, ``vit_mini.safetensors`` (averaged weights in half precision, as they
 come with the package) and ``log.jsonl``.
@@ -12,6 +15,7 @@ import torch
 from pretraining.network import ResizableSam, initialise
 from pretraining.training import Settings, Stage, Trainer
 
+from monai_cobot.handlers import join_processes, leave_processes
 from monai_cobot.networks import build_sam, load_checkpoint, load_into
 
 
@@ -44,7 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
         seed=options.seed,
         device=torch.device(options.device),
     )
+    join_processes(settings.device)
     Trainer(ResizableSam(sam), settings).run()
+    leave_processes()
 
 
 def _stage(text: str) -> Stage:

@@ -109,6 +109,17 @@ def merge(
     print(write_atomically(output, save({name: merged[name].contiguous() for name in names})))
 
 
+@adapters.command()
+def relation(
+    folder: Folder,
+    output: Annotated[Path, typer.Argument(help="PNG file of the picture.")] = Path("relation.png"),
+) -> None:
+    """Draw the relation matrix that COBOT learned: which blocks' adapters learn from which."""
+    from monai_cobot.study import draw_relation
+
+    print(draw_relation(folder, output, str(folder)))
+
+
 def _refuse_to_replace(output: Path) -> None:
     if output.exists():
         raise FileExistsError(f"{output} exists already; name another, or delete it first.")

@@ -12,6 +12,7 @@ import typer
 
 from monai_cobot import __version__
 from monai_cobot.cli.adapters import adapters
+from monai_cobot.cli.compare import compare
 from monai_cobot.cli.doctor import doctor
 from monai_cobot.cli.evaluate import evaluate
 from monai_cobot.cli.export import export
@@ -28,6 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+app.command()(compare)
 app.command()(segment)
 app.command()(evaluate)
 app.add_typer(adapters, name="adapters")

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["train"]
+from monai_cobot.cli.bundle import BUNDLE, BundleOption, train_config
 
-_CHECKOUT = Path(__file__).resolve().parents[2]
+__all__ = ["train"]
 
 
 def train(
@@ -31,19 +31,14 @@ def train(
         Path | None, typer.Option("--output-dir", "-o", help="Folder of the adapter, curves and pictures.")
     ] = None,
     resume: Annotated[bool | None, typer.Option("--resume", help="Go on with a training that was interrupted.")] = None,
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle cobot_sam.")] = _CHECKOUT / "bundles" / "cobot_sam",
+    bundle: BundleOption = BUNDLE,
 ) -> None:
     """Train an adapter. Any other option of the bundle's train.json can follow, such as `--learning_rate 1e-4`.
 
     This runs `python -m monai.bundle run --config_file train.json` with these options; what is not given is as the
     bundle has it.
     """
-    config = bundle / "configs" / "train.json"
-    if not config.is_file():
-        raise FileNotFoundError(
-            f"{config}: the bundle is not there. It comes with the project's repository; name its folder "
-            "bundles/cobot_sam with --bundle."
-        )
+    config = train_config(bundle)
     options = {
         "dataset": dataset,
         "dataset_dir": dataset_dir,

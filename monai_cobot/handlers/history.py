@@ -36,6 +36,7 @@ class TrainingHistory:
         before: DSC of each validation case before training.
         best: DSC of each validation case after the best epoch; None before the first epoch is validated.
         best_epoch: number of that epoch; 0 before the first epoch is validated.
+        seconds: of training so far, without validation.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class TrainingHistory:
 
     def _finish_epoch(self, engine: Workflow) -> None:
         epoch = engine.state.epoch
+        self.seconds += time.perf_counter() - self._started
         loss = self._loss / engine.state.epoch_length
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(loss)
@@ -126,7 +128,6 @@ class TrainingHistory:
             record["dice"] = self.dice.scores.mean_by_label()
             self._compare(epoch, engine)
         self.epochs.append(record)
-        self.seconds += time.perf_counter() - self._started
 
     def _compare(self, epoch: int, engine: Workflow) -> None:
         best = self.best_dice()

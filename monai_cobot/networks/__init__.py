@@ -1,7 +1,8 @@
 """SAM as it is used here: building it, its checkpoints and sizes, exact fused attention, and the promptable network."""
 
-from monai_cobot.networks.attention import FusedAttention, set_attention
+from monai_cobot.networks.attention import FusedAttention
 from monai_cobot.networks.backends import AcceleratedSam, BackendChoice, BackendError, accelerate
+from monai_cobot.networks.block import FusedBlock, set_attention
 from monai_cobot.networks.checkpoint import base_weights_sha256, load_checkpoint, load_into
 from monai_cobot.networks.decoding import decode_masks
 from monai_cobot.networks.encoder import ImageEncoder, frozen_depth, set_gradient_checkpointing
@@ -17,6 +18,7 @@ __all__ = [
     "BackendError",
     "FrozenFeatures",
     "FusedAttention",
+    "FusedBlock",
     "ImageEncoder",
     "PromptableSam",
     "SamVariant",

@@ -43,7 +43,7 @@ except Exception:  # a torchvision that does not match torch raises RuntimeError
 
 # ruff: noqa: E402
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-from segment_anything.modeling.common import LayerNorm2d
+from segment_anything.modeling.common import LayerNorm2d, MLPBlock
 from segment_anything.modeling.image_encoder import (
     Attention,
     Block,
@@ -61,6 +61,7 @@ __all__ = [
     "DecoderAttention",
     "ImageEncoderViT",
     "LayerNorm2d",
+    "MLPBlock",
     "MaskDecoder",
     "PatchEmbed",
     "PromptEncoder",

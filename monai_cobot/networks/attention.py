@@ -1,13 +1,12 @@
 """Exact fused attention for SAM's image encoder."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_cobot.networks._segment_anything import Attention, Sam
+from monai_cobot.networks._segment_anything import Attention
 from monai_cobot.networks.tiled_attention import TILE_PAIRS, TiledAttention
 
 LONG_SEQUENCE = 256
@@ -35,34 +34,17 @@ class FusedAttention(Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: (B, H, W, C) -> (B, H, W, C)."""
-        batch, height, width, _ = x.shape
-        qkv = self.qkv(x).reshape(batch, height, width, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(3, 0, 4, 1, 2, 5).unbind(0)  # (B, heads, H, W, D) each
+        return self.proj(self.attend(self.qkv(x)))
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """What lies between ``qkv`` and ``proj``: (B, H, W, 3 C) -> (B, H, W, C)."""
+        batch, height, width, _ = qkv.shape
+        parts = qkv.reshape(batch, height, width, 3, self.num_heads, -1).permute(3, 0, 4, 1, 2, 5)
+        q, k, v = parts.unbind(0)  # (B, heads, H, W, D) each
         row_bias = torch.einsum("bnhwd,hkd->bnhwk", q, _by_distance(self.rel_pos_h, height).to(q.dtype))
         column_bias = torch.einsum("bnhwd,wkd->bnhwk", q, _by_distance(self.rel_pos_w, width).to(q.dtype))
         attended = _attention_form(q)(q, k, v, row_bias, column_bias, self.scale)  # (B, heads, H W, D)
-        return self.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
-
-
-def set_attention(sam: Sam, kind: Literal["fused", "stock"]) -> None:
-    """Switch all blocks of a SAM's image encoder to fused or to segment_anything's own attention, in place.
-
-    Only the class of the attention modules changes, as in torch's lazy modules: parameters, children, hooks and keys
-    stay.
-
-    Args:
-        sam: with or without adapters.
-        kind: ``"fused"`` or ``"stock"``; their outputs are equal up to rounding.
-
-    Raises:
-        ValueError: the kind is neither.
-    """
-    kinds: dict[str, type[Attention]] = {"fused": FusedAttention, "stock": Attention}
-    if kind not in kinds:
-        raise ValueError(f"Unknown attention {kind!r}: expected 'fused' or 'stock'.")
-    for module in sam.image_encoder.modules():
-        if type(module) in kinds.values():
-            module.__class__ = kinds[kind]
+        return attended.transpose(1, 2).reshape(batch, height, width, -1)
 
 
 def _by_distance(table: Tensor, length: int) -> Tensor:
@@ -76,6 +58,11 @@ def _by_distance(table: Tensor, length: int) -> Tensor:
     return table[index.unsqueeze(1) - index + length - 1]
 
 
+def is_captured() -> bool:
+    """Whether a trace or a compiler looks on: a loop over parts of a tensor would be unrolled."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
 AttentionForm = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
 """Arguments and result of ``TiledAttention``, which all forms share."""
 
@@ -83,9 +70,8 @@ AttentionForm = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor
 def _attention_form(q: Tensor) -> AttentionForm:
     """The fastest exact form for queries (B, heads, H, W, D): all of them compute the same."""
     tokens = q.shape[2] * q.shape[3]
-    captured = torch.jit.is_tracing() or torch.compiler.is_compiling()  # a loop over tiles would be unrolled
     in_float32 = q.dtype == torch.float32 and not torch.is_autocast_enabled(q.device.type)
-    if in_float32 and q.device.type == "cpu" and not captured and q.shape[0] * q.shape[1] * tokens**2 > TILE_PAIRS:
+    if in_float32 and q.device.type == "cpu" and not is_captured() and q.shape[0] * q.shape[1] * tokens**2 > TILE_PAIRS:
         return TiledAttention.apply
     return attend_widened if tokens >= LONG_SEQUENCE else attend_masked
 

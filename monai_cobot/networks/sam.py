@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from monai_cobot.networks._segment_anything import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-from monai_cobot.networks.attention import set_attention
+from monai_cobot.networks.block import set_attention
 from monai_cobot.networks.checkpoint import load_checkpoint, load_into
 from monai_cobot.networks.encoder import ImageEncoder, set_gradient_checkpointing
 from monai_cobot.networks.frame import PIXEL_MEAN, PIXEL_STD

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_cobot.networks._segment_anything import Block, Sam
-from monai_cobot.networks.block import attention_half
+from monai_cobot.networks.block import attention_half, feed_forward_half
 
 from .blocks import last_blocks
 from .bottleneck import DownProjection, zero_linear
@@ -58,9 +58,7 @@ class AdaptFormerBlock(AdaptedModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, D) -> (B, H, W, D)."""
-        x = attention_half(self, x)
-        feed_forward: Tensor = self.mlp(self.norm2(x))
-        return x + feed_forward + self.adapter(x)
+        return feed_forward_half(self, attention_half(self, x), self.adapter)
 
     def slots(self) -> tuple[DownProjection, ...]:
         """The one bottleneck of the block."""

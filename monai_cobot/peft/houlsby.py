@@ -24,6 +24,7 @@ class LinearThenBottleneck(AdaptedModule):
         bottleneck: V, the width of the bottleneck.
     """
 
+    pointwise = True
     not_mergeable = (
         "Houlsby's adapter cannot be merged into SAM's weights: there is a GELU in its bottleneck. "
         "Keep the adapter beside SAM; fold() takes COBOT's share of the cost away."

@@ -44,6 +44,8 @@ class LowRankLinear(MergeableModule):
         targets: name of an update -> (first, one past the last) output that it updates, in ascending order.
     """
 
+    pointwise = True
+
     def __init__(self, linear: nn.Linear, rank: int, targets: dict[str, tuple[int, int]]) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features

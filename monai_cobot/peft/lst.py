@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_cobot.networks._segment_anything import Block, Sam
-from monai_cobot.networks.block import attention_half
+from monai_cobot.networks.block import attention_half, feed_forward_half
 
 from .blocks import last_blocks
 from .bottleneck import zero_linear
@@ -61,8 +61,7 @@ class LadderBlock(AdaptedModule):
         """(B, H, W, D) -> (B, H, W, D), with S more channels between the ladder's first and last block."""
         tokens, side = x[..., : self.features], x[..., self.features :]
         with torch.no_grad():
-            tokens = attention_half(self, tokens)
-            tokens = tokens + self.mlp(self.norm2(tokens))
+            tokens = feed_forward_half(self, attention_half(self, tokens))
         rung = self.down(tokens)  # (B, H, W, S)
         if self.gate is not None:
             share = torch.sigmoid(self.gate / TEMPERATURE)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_cobot.networks._segment_anything import Block, PatchEmbed, Sam
-from monai_cobot.networks.block import attention_half
+from monai_cobot.networks.block import attention_half, feed_forward_half
 from monai_cobot.networks.encoder import use_own_encoder
 
 from .bottleneck import DownProjection, zero_linear
@@ -103,7 +103,7 @@ class PromptedBlock(AdaptedModule):
         up = self._up[0]
         tokens, features = x.split((up.out_features, up.in_features), dim=-1)
         tokens = attention_half(self, tokens + up(F.gelu(self.tune(features))))
-        tokens = tokens + self.mlp(self.norm2(tokens))
+        tokens = feed_forward_half(self, tokens)
         return tokens if self.last else torch.cat((tokens, features), dim=-1)
 
     def slots(self) -> tuple[DownProjection, ...]:

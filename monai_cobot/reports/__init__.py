@@ -5,7 +5,9 @@ from monai_cobot.reports.curves import EpochRecord, plot_training_curves
 from monai_cobot.reports.dice import CaseScores, LabelSummary, dice_coefficient, mask_dice
 from monai_cobot.reports.mask_scores import MaskScores, score_mask
 from monai_cobot.reports.overlay import overlay_sheet
+from monai_cobot.reports.relation import plot_relation_matrix
 from monai_cobot.reports.tables import dice_table, write_csv
+from monai_cobot.reports.widths import plot_widths
 
 __all__ = [
     "CaseScores",
@@ -17,7 +19,9 @@ __all__ = [
     "dice_table",
     "mask_dice",
     "overlay_sheet",
+    "plot_relation_matrix",
     "plot_training_curves",
+    "plot_widths",
     "score_mask",
     "write_csv",
 ]

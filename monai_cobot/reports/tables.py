@@ -36,7 +36,7 @@ def dice_table(columns: Mapping[str, CaseScores], *, markdown: bool = False) -> 
     means = [scores.mean() for scores in columns.values()]
     last = ("mean", "", *(f"{mean:.3f}" for mean in means), *([f"{means[-1] - means[-2]:+.3f}"] if compared else []))
     header = ("label", "cases", *(f"DSC {name}".strip() for name in columns), *(["gain"] if compared else []))
-    return _render(header, rows, last, markdown)
+    return render_table(header, rows, last, markdown=markdown)
 
 
 def write_csv(path: str | os.PathLike[str], columns: Mapping[str, CaseScores]) -> Path:
@@ -80,23 +80,34 @@ def _check_same_cases(columns: Mapping[str, CaseScores]) -> None:
             )
 
 
-def _render(header: _Row, rows: Sequence[_Row], last: _Row, markdown: bool) -> str:
-    """Text in the first column to the left, figures to the right; the last row stands apart."""
+def render_table(
+    header: _Row, rows: Sequence[_Row], last: _Row | None = None, *, markdown: bool = False, texts: int = 1
+) -> str:
+    """A table as text.
+
+    Args:
+        header: the names of the columns.
+        rows: as many cells each.
+        last: a row that stands apart at the end.
+        markdown: as a Markdown table instead of plain aligned columns.
+        texts: so many columns on the left hold text and begin at the left; the others hold figures.
+    """
+    ends = [] if last is None else [last]
     if markdown:
-        last = tuple(f"**{cell}**" if cell else "" for cell in last)
+        ends = [tuple(f"**{cell}**" if cell else "" for cell in row) for row in ends]
         header, *rows = [tuple(cell.replace("|", r"\|") for cell in row) for row in [header, *rows]]
-    widths = [max(map(len, column)) for column in zip(header, *rows, last, strict=True)]
+    widths = [max(map(len, column)) for column in zip(header, *rows, *ends, strict=True)]
 
     def aligned(row: _Row) -> list[str]:
         return [
-            cell.rjust(width) if i else cell.ljust(width)
+            cell.ljust(width) if i < texts else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
 
     if markdown:
-        rule = "| " + " | ".join("-" * (width - 1) + ":" if i else "-" * width for i, width in enumerate(widths)) + " |"
-        lines = ["| " + " | ".join(aligned(row)) + " |" for row in [header, *rows, last]]
-        return "\n".join([lines[0], rule, *lines[1:]])
+        rules = ["-" * width if i < texts else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+        lines = ["| " + " | ".join(aligned(row)) + " |" for row in [header, *rows, *ends]]
+        return "\n".join([lines[0], "| " + " | ".join(rules) + " |", *lines[1:]])
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = ["  ".join(aligned(row)) for row in [header, *rows, last]]
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    head, *body = ["  ".join(aligned(row)) for row in [header, *rows]]
+    return "\n".join([head, rule, *body, *(line for row in ends for line in (rule, "  ".join(aligned(row))))])

@@ -10,10 +10,12 @@ from typing import Any
 
 import safetensors.torch
 import torch
+import torch.distributed as dist
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from monai_cobot.files import write_atomically
+from monai_cobot.handlers import place_of_process
 from monai_cobot.transforms import inscribed_ellipse
 from pretraining.losses import dice_score, mask_loss
 from pretraining.network import ResizableSam
@@ -28,7 +30,7 @@ WARM_UP_STEPS = 200
 DECAY_FROM = 0.5
 """Part of the steps after which the learning rate falls, from constant to a hundredth along a cosine."""
 
-AVERAGE = 0.998
+AVERAGE = 0.999
 """Share of the averaged weights that a step keeps."""
 
 LOG_EVERY = 60.0
@@ -45,7 +47,7 @@ class Stage:
 
     Attributes:
         size: rows and columns of the images.
-        batch: images a step.
+        batch: images a step, in each process.
         steps: how many.
     """
 
@@ -91,6 +93,8 @@ class Settings:
 class Trainer:
     """Trains a SAM on generated images and continues from its own checkpoint where the folder has one.
 
+    Several processes, which have joined one another, each draw images of their own and share their gradients.
+
     Args:
         network: its parameters are trained in place.
         settings: see there.
@@ -103,6 +107,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(_groups(self.parameters), lr=0, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
         self.average = [p.detach().clone() for p in self.parameters.values()]
         self.step, self.seconds = 0, 0.0
+        self.process, self.processes = place_of_process()
         self.generator = Generator(settings.device)
         settings.folder.mkdir(parents=True, exist_ok=True)
         if self._checkpoint.exists():
@@ -117,7 +122,7 @@ class Trainer:
         while self.step < self._steps:
             stage = self._stage
             losses.append(self._train_step())
-            images += stage.batch
+            images += stage.batch * self.processes
             self.seconds = time.monotonic() - began
             if self.seconds - logged >= LOG_EVERY:
                 rate = images / (self.seconds - logged)
@@ -151,7 +156,7 @@ class Trainer:
 
     def _train_step(self) -> float:
         """One step on new images; returns its loss."""
-        self.generator.manual_seed(1_000_003 * self.settings.seed + self.step)
+        self.generator.manual_seed(1_000_003 * self.settings.seed + self.step * self.processes + self.process)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate
         images, targets = self._draw(self._stage.batch, self._stage.size)
@@ -160,6 +165,7 @@ class Trainer:
             loss = self._loss(images, targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self._share_gradients()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
         if not torch.isfinite(norm):
             raise FloatingPointError(
@@ -173,6 +179,18 @@ class Trainer:
             torch._foreach_lerp_(self.average, list(self.parameters.values()), 1 - share)
         self.step += 1
         return float(loss.detach())
+
+    def _share_gradients(self) -> None:
+        """Give every process the mean of all gradients."""
+        if self.processes == 1:
+            return
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters.values()]
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(together)
+        together /= self.processes
+        parts = together.split([gradient.numel() for gradient in gradients])
+        for p, part in zip(self.parameters.values(), parts, strict=True):
+            p.grad = part.view_as(p)
 
     def _draw(self, count: int, size: int) -> tuple[Tensor, Targets]:
         """New images (B, 1, S, S) and what is asked for in them."""
@@ -223,7 +241,9 @@ class Trainer:
         return self.settings.folder / "checkpoint.pt"
 
     def _save(self) -> None:
-        """Write the checkpoint and the averaged weights in half precision, and log the score."""
+        """Write the checkpoint and the averaged weights in half precision, and log the score; one process does."""
+        if self.process > 0:
+            return
         names = list(self.parameters)
         checkpoint = {
             "sam": self.network.sam.state_dict(),
@@ -255,7 +275,9 @@ class Trainer:
         self.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
 
     def _log(self, **values: Any) -> None:
-        """Add a line to the log and print it."""
+        """Add a line to the log and print it; one process does."""
+        if self.process > 0:
+            return
         values = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
         where: dict[str, Any] = {
             "step": self.step,

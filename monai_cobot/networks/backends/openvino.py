@@ -17,10 +17,10 @@ from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor
 
-from monai_cobot.networks._segment_anything import Attention, ImageEncoderViT
-from monai_cobot.networks.attention import FusedAttention
+from monai_cobot.networks._segment_anything import ImageEncoderViT
 from monai_cobot.networks.backends.choice import BackendError
 from monai_cobot.networks.backends.openvino_cache import OpenVinoCache, encoder_digest
+from monai_cobot.networks.block import set_attention
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +85,8 @@ def convert_encoder(encoder: ImageEncoderViT) -> Any:
         BackendError: OpenVINO cannot convert it.
     """
     plain = copy.deepcopy(encoder).float().eval()
+    set_attention(plain, "stock")
     for module in plain.modules():
-        if type(module) is FusedAttention:
-            module.__class__ = Attention
         if hasattr(module, "merge"):  # an adapter; one that is not linear stays beside the weights
             with suppress(TypeError):
                 module.merge()

@@ -1,0 +1,343 @@
+"""The runs of a study: which there are, where each lies, and what it waits for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from monai_cobot.files import read_json, write_atomically
+from monai_cobot.peft.adapter import ORCHESTRATION_DEFAULTS
+from monai_cobot.study.description import Options, Study, slug, width_option
+from monai_cobot.study.records import Record, read_record
+from monai_cobot.study.splits import Patients, divide_patients, run_options
+
+__all__ = ["AblationRow", "Plan", "Run", "ablation_rows", "base_of", "make_plan", "method_of_width"]
+
+NOT_TRAINED = "freeze"
+"""The method that is measured as it is: no seed and no learning rate makes a difference."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one method on one data set.
+
+    Attributes:
+        dataset, method: their names in the study.
+        seed: of the training; the patients are the same for all.
+        learning_rate: the one that is tried, for the choice of it; None in a final run.
+    """
+
+    dataset: str
+    method: str
+    seed: int
+    learning_rate: float | None = None
+
+    def __str__(self) -> str:
+        rate = "" if self.learning_rate is None else f", learning rate {self.learning_rate:g}"
+        return f"{self.dataset} · {self.method}{rate} · seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """A row of the paper's Tables 1 to 3.
+
+    Attributes:
+        method: the method that it shows, in ``Plan.methods``.
+        parts: what of COBOT it has, by the table's columns.
+    """
+
+    method: str
+    parts: tuple[str, ...]
+
+
+class Plan:
+    """A study, its methods with those that are varied, and its runs in the order in which they are done.
+
+    Attributes:
+        study: what is compared.
+        folder: of the study's results.
+        train_config: the bundle's ``train.json``.
+        methods: name -> options: those of the study, of the ablation and of the widths.
+        patients: data set -> how its patients are divided.
+        runs: all of them; those that choose learning rates come first.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        folder: Path,
+        train_config: Path,
+        methods: Mapping[str, Options],
+        patients: Mapping[str, Patients],
+        runs: list[Run],
+    ) -> None:
+        self.study = study
+        self.folder = folder
+        self.train_config = train_config
+        self.methods = methods
+        self.patients = patients
+        self.runs = runs
+        self._records: dict[Run, Record] = {}
+
+    def folder_of(self, run: Run) -> Path:
+        """Where a run's files lie."""
+        folder = self.folder / "runs" / slug(run.dataset) / slug(run.method)
+        if run.learning_rate is None:
+            return folder / f"seed_{run.seed}"
+        return folder / f"learning_rate_{run.learning_rate:g}_seed_{run.seed}"
+
+    def record(self, run: Run) -> Record | None:
+        """What a run reached; None where it is not done."""
+        if run not in self._records:
+            record = read_record(self.folder_of(run))
+            if record is None:
+                return None
+            self._records[run] = record
+        return self._records[run]
+
+    def records(self, dataset: str, method: str) -> list[Record]:
+        """What the final runs of a method on a data set reached, of those that are done, by seed."""
+        runs = [run for run in self.runs if (run.dataset, run.method, run.learning_rate) == (dataset, method, None)]
+        return [record for run in runs if (record := self.record(run)) is not None]
+
+    def choice_runs(self, dataset: str, method: str) -> list[Run]:
+        """The runs that choose the learning rate of a method on a data set."""
+        return [
+            run for run in self.runs if run.learning_rate is not None and (run.dataset, run.method) == (dataset, method)
+        ]
+
+    def waits_for(self, run: Run) -> list[Run]:
+        """The runs that choose a final run's learning rate."""
+        return [] if run.learning_rate is not None else self.choice_runs(run.dataset, run.method)
+
+    def chosen_rate(self, dataset: str, method: str) -> float | None:
+        """The rate with the best mean DSC over the sweep's seeds, the lower one of two that are equal.
+
+        None where there is no sweep, or a run of it is not done.
+
+        Raises:
+            ValueError: training diverged at every rate.
+        """
+        by_rate: dict[float, list[float | None]] = {}
+        for run in self.choice_runs(dataset, method):
+            record = self.record(run)
+            if record is None or run.learning_rate is None:
+                return None
+            by_rate.setdefault(run.learning_rate, []).append(record.dice())
+        if not by_rate:
+            return None
+        means = {rate: fmean(dice) for rate, found in by_rate.items() if len(dice := _numbers(found)) == len(found)}
+        if not means:
+            raise ValueError(
+                f"{dataset} · {method}: training diverged at every learning rate, the lowest was {min(by_rate):g}; add "
+                "lower ones."
+            )
+        return max(sorted(means), key=means.__getitem__)
+
+    def settings(self, run: Run) -> Options:
+        """What makes a run this one and no other: its options, seed and learning rate."""
+        options = run_options(self.study.datasets[run.dataset])
+        options = self.study.options | options | self.methods[run.method] | {"seed": run.seed}
+        rate = run.learning_rate or self.chosen_rate(run.dataset, run.method)
+        return options if rate is None else options | {"learning_rate": rate}
+
+    def options(self, run: Run) -> Options:
+        """All options that the bundle is given for a run."""
+        patients = self.patients[run.dataset]
+        return self.settings(run) | {
+            "bundle_root": str(self.train_config.parent.parent),
+            "split": str(patients.test if run.learning_rate is None else patients.choice),
+            "output_dir": str(self.folder_of(run)),
+            "feature_cache_dir": str(self.folder / "features"),
+            # once, after the last epoch: no epoch is chosen on the patients that are reported
+            "val_interval": "$@epochs",
+            # goes on where there is a checkpoint
+            "resume": True,
+        }
+
+    def check_done(self) -> None:
+        """Refuse to put runs of another study beside those of this one.
+
+        Raises:
+            ValueError: a run was done with other options; names it and them.
+        """
+        for run in self.runs:
+            record = self.record(run)
+            if record is None:
+                continue
+            wanted = _as_json(self.settings(run))
+            if (
+                run.learning_rate is None
+                and self.choice_runs(run.dataset, run.method)
+                and "learning_rate" not in wanted
+            ):
+                continue  # whose choice is being made anew
+            different = [
+                f"{name} was {record.settings.get(name)!r} and is {wanted.get(name)!r}"
+                for name in sorted({*wanted, *record.settings})
+                if record.settings.get(name) != wanted.get(name)
+            ]
+            if different:
+                raise ValueError(
+                    f"{self.folder_of(run)}: {run} was done with other options: {'; '.join(different)}. Put them back, "
+                    "delete this folder to do it again, or name another output folder."
+                )
+
+
+def make_plan(study: Study, folder: Path, train_config: Path) -> Plan:
+    """All runs of a study; divides the patients of its data sets.
+
+    Raises:
+        OSError, ValueError: a data set cannot be used, or the folder holds runs of another study.
+    """
+    methods, varied = _all_methods(study, train_config)
+    patients = {
+        name: divide_patients(study.options | options, folder / "splits" / slug(name), study.learning_rates is not None)
+        for name, options in study.datasets.items()
+    }
+    where = {name: set(study.datasets) for name in study.methods}
+    for name, datasets in varied:
+        where.setdefault(name, set()).update(datasets)
+    pairs = [(dataset, method) for dataset in study.datasets for method in methods if dataset in where[method]]
+    choice, final = [], []
+    for dataset, method in pairs:
+        trained = methods[method]["method"] != NOT_TRAINED
+        if trained and study.learning_rates is not None:
+            rates = study.learning_rates
+            choice += [Run(dataset, method, seed, rate) for rate in rates.rates for seed in rates.seeds]
+        final += [Run(dataset, method, seed) for seed in (study.seeds if trained else study.seeds[:1])]
+    plan = Plan(study, folder, train_config, methods, patients, [*choice, *final])
+    plan.check_done()
+    return plan
+
+
+def base_of(methods: Mapping[str, Options], name: str) -> str | None:
+    """The method that is as this one, but without COBOT; None where it has none, or is without COBOT itself."""
+    if not methods[name].get("orchestrate", True):
+        return None
+    wanted = _without_cobot(methods[name])
+    return next((other for other, options in methods.items() if options == wanted), None)
+
+
+def ablation_rows(study: Study, methods: Mapping[str, Options]) -> dict[str, tuple[tuple[str, ...], list[AblationRow]]]:
+    """The paper's Tables 1 to 3: title -> (columns, rows)."""
+    assert study.ablation is not None
+    of = study.ablation.of
+    named = {parts: _find(methods, options) for parts, options in _ablated(study).items()}
+    full, base = named["full"], named["base"]
+    yes, no = "yes", ""
+    parts = [
+        AblationRow(base, (no, no, no)),
+        AblationRow(named["coefficients"], (yes, no, no)),
+        AblationRow(named["hypercomplex"], (no, no, yes)),
+        AblationRow(named["coefficients, hypercomplex"], (yes, no, yes)),
+        AblationRow(named["coefficients, relation"], (yes, yes, no)),
+        AblationRow(full, (yes, yes, yes)),
+    ]
+    return {
+        f"Parts of COBOT: {of} (the paper's Table 1)": (("coefficients", "relation", "hyper-complex"), parts),
+        "Relation matrix (Table 2)": (
+            ("relation",),
+            [AblationRow(named["fixed"], ("fixed, random",)), AblationRow(full, ("learnable",))],
+        ),
+        "Map of the bottleneck (Table 3)": (
+            ("map",),
+            [AblationRow(named["linear"], ("linear",)), AblationRow(full, ("hyper-complex",))],
+        ),
+    }
+
+
+def method_of_width(study: Study, methods: Mapping[str, Options], name: str, width: int, train_config: Path) -> str:
+    """The method that is as the named one with a bottleneck of this width."""
+    return _find(methods, _with_width(study, name, width, train_config))
+
+
+def _all_methods(study: Study, train_config: Path) -> tuple[dict[str, Options], list[tuple[str, tuple[str, ...]]]]:
+    """The methods with those that are varied, and on which data sets the latter are asked for."""
+    methods = dict(study.methods)
+    varied = []
+    for title, options, datasets in _varied(study, train_config):
+        name = next((name for name, present in methods.items() if present == options), title)
+        methods[name] = options
+        varied.append((name, datasets))
+    return methods, varied
+
+
+def _varied(study: Study, train_config: Path) -> Iterator[tuple[str, Options, tuple[str, ...]]]:
+    if study.ablation is not None:
+        for parts, options in _ablated(study).items():
+            yield f"{study.ablation.of}, {parts}", options, study.ablation.datasets
+    if study.widths is not None:
+        for name in study.widths.of:
+            for width in study.widths.values:
+                yield f"{name}, width {width}", _with_width(study, name, width, train_config), study.widths.datasets
+
+
+def _ablated(study: Study) -> dict[str, Options]:
+    assert study.ablation is not None
+    full = study.methods[study.ablation.of]
+
+    def with_cobot(**parts: Any) -> Options:
+        return full | {
+            "method_options": study.options.get("method_options", {}) | full.get("method_options", {}) | parts
+        }
+
+    return {
+        "base": _without_cobot(full),
+        "coefficients": with_cobot(relation="none", hypercomplex="none"),
+        "hypercomplex": with_cobot(coefficients=False),
+        "coefficients, hypercomplex": with_cobot(relation="none"),
+        "coefficients, relation": with_cobot(hypercomplex="none"),
+        "fixed": with_cobot(relation="fixed"),
+        "linear": with_cobot(hypercomplex="linear"),
+        "full": full,
+    }
+
+
+def _without_cobot(options: Options) -> Options:
+    base = {**options, "orchestrate": False}
+    if "method_options" in base:
+        left = {name: value for name, value in base["method_options"].items() if name not in ORCHESTRATION_DEFAULTS}
+        base["method_options"] = left
+        if not left:
+            del base["method_options"]
+    return base
+
+
+def _with_width(study: Study, name: str, width: int, train_config: Path) -> Options:
+    options = study.methods[name]
+    option = width_option(options["method"])
+    assert option is not None
+    present = options.get(option, study.options.get(option, read_json(train_config).get(option)))
+    return options if present == width else options | {option: width}
+
+
+def _find(methods: Mapping[str, Options], options: Options) -> str:
+    return next(name for name, present in methods.items() if present == options)
+
+
+def _numbers(values: list[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _as_json(options: Options) -> Options:
+    """As they are once they were written and read again: tuples are lists, and so on."""
+    plain: Options = json.loads(json.dumps(options, default=str))
+    return plain
+
+
+def write_orders(plan: Plan, run: Run) -> Path:
+    """Write what a run is to do into its folder, for the process that does it."""
+    orders = {
+        "train_config": str(plan.train_config),
+        "choice": run.learning_rate is not None,
+        "settings": plan.settings(run),
+        "options": plan.options(run),
+    }
+    return write_atomically(
+        plan.folder_of(run) / "run.json", (json.dumps(orders, indent=1, default=str) + "\n").encode()
+    )

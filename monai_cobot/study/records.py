@@ -1,0 +1,140 @@
+"""What a run leaves in its folder: what it reached, or why it failed; and the lock that says it is being done."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from monai_cobot import __version__
+from monai_cobot.files import read_json, write_atomically
+from monai_cobot.reports import CaseScores
+
+__all__ = ["Failure", "Record", "claimed", "is_claimed", "read_failure", "read_record", "write_failure", "write_record"]
+
+RECORD_FILE = "result.json"
+FAILURE_FILE = "failure.json"
+LOCK_FILE = "lock"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run reached.
+
+    Attributes:
+        settings: the options, seed and learning rate that it was done with.
+        scores: (case, label, DSC in [0, 1]) after the last epoch; empty where training diverged.
+        diverged: why there are none; None where there are.
+        encoder_parameters, decoder_parameters: how many numbers were trained.
+        epochs: that were trained.
+        seconds: of training in all, without validation.
+        peak_memory: bytes, of the GPU where there is one and of the process elsewhere; None where it cannot be told.
+        adapter_size: bytes of the adapter's weights.
+        device: where it ran.
+        package_version: of monai_cobot.
+    """
+
+    settings: dict[str, Any]
+    scores: list[tuple[str, str, float]]
+    diverged: str | None = None
+    encoder_parameters: int = 0
+    decoder_parameters: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    peak_memory: int | None = None
+    adapter_size: int = 0
+    device: str = "cpu"
+    package_version: str = field(default=__version__)
+
+    def case_scores(self) -> CaseScores:
+        """The scores of each case and label."""
+        scores = CaseScores()
+        for case, label, dice in self.scores:
+            scores.add(case, label, dice)
+        return scores
+
+    def dice(self) -> float | None:
+        """The mean over labels of the mean over cases, in [0, 1]; None where training diverged."""
+        return None if self.diverged is not None else self.case_scores().mean()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run failed.
+
+    Attributes:
+        reason: what a user can do something about.
+        when: seconds since 1970.
+    """
+
+    reason: str
+    when: float = field(default_factory=time.time)
+
+
+def read_record(folder: Path) -> Record | None:
+    """What a run reached; None where it is not done.
+
+    Raises:
+        ValueError: the file is not one of a run.
+    """
+    path = folder / RECORD_FILE
+    if not path.exists():
+        return None
+    try:
+        values = read_json(path)
+        return Record(**{**values, "scores": [(case, label, dice) for case, label, dice in values["scores"]]})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: this is no result of a run ({error!r}). Delete it to do the run again.") from error
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Say that a run is done, and what it reached."""
+    write_atomically(folder / RECORD_FILE, (json.dumps(asdict(record), indent=1, default=str) + "\n").encode())
+    (folder / FAILURE_FILE).unlink(missing_ok=True)
+
+
+def read_failure(folder: Path) -> Failure | None:
+    """Why the last try failed; None where it did not."""
+    try:
+        return Failure(**read_json(folder / FAILURE_FILE))
+    except FileNotFoundError:
+        return None
+
+
+def write_failure(folder: Path, reason: str) -> None:
+    """Say that a run failed, and why."""
+    write_atomically(folder / FAILURE_FILE, (json.dumps(asdict(Failure(reason)), indent=1) + "\n").encode())
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Claim a run for this process until the block ends; gives False where another process has it.
+
+    The claim is a lock of the operating system on a file: however its owner ends, also killed or by a crash, nothing is
+    left to clean up, and another process can go on. It works between processes of one machine, and between machines
+    where their common file system has locks.
+    """
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether some process is at work on a run now."""
+    if not (folder / LOCK_FILE).exists():
+        return False
+    with claimed(folder) as free:
+        return not free

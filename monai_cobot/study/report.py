@@ -1,0 +1,126 @@
+"""What a study leaves to be read and looked at: tables, figures, the relation matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from monai_cobot.files import write_atomically
+from monai_cobot.peft.adapter import ORCHESTRATOR
+from monai_cobot.peft.io import WEIGHTS_FILE, read_adapter_config
+from monai_cobot.reports import plot_relation_matrix, plot_widths
+from monai_cobot.study.description import slug
+from monai_cobot.study.plan import Plan, Run
+from monai_cobot.study.tables import (
+    ablation_tables,
+    cost_table,
+    main_table,
+    rate_table,
+    test_table,
+    width_courses,
+    width_table,
+    write_summary,
+    write_test_scores,
+)
+
+__all__ = ["draw_relation", "write_report"]
+
+
+def write_report(plan: Plan, not_done: Mapping[Run, str] | None = None) -> list[Path]:
+    """Write what the runs that are done amount to: ``results.md``, ``results.csv``, ``scores.csv`` and pictures.
+
+    Args:
+        plan: of the study.
+        not_done: runs that failed, and why.
+
+    Returns:
+        The files.
+    """
+    study, lines = plan.study, [f"# {plan.study.title}", ""]
+    done = sum(plan.record(run) is not None for run in plan.runs)
+    lines += [f"{done} of {len(plan.runs)} runs are done.", ""]
+    lines += _section(
+        "Methods",
+        main_table(plan),
+        "DSC in percent on the test patients: the mean over labels of the mean over cases, then mean ± standard "
+        f"deviation over {len(study.seeds)} seeds. Parameters are those trained in the image encoder.",
+    )
+    lines += _section(
+        "COBOT against its base",
+        test_table(plan),
+        "Wilcoxon's signed-rank test, two-sided, of the patients' differences; a patient's DSC is the mean over labels "
+        "and seeds. The corrected p counts all tests of this table (Holm).",
+    )
+    lines += _section(
+        "Learning rates",
+        rate_table(plan),
+        "Chosen for each method and data set, among the same rates with the same seeds, on training patients that were "
+        "held out for it; no test patient had a part in it. A rate at the end of those that were tried may not be the "
+        "best.",
+    )
+    lines += _section(
+        "Cost",
+        cost_table(plan),
+        "Seconds of training an epoch on each data set, without validation, peak memory of the process (of the GPU "
+        "where there is one) and the adapter's file; medians over runs, on a machine as busy as it was.",
+    )
+    for title, table in ablation_tables(plan).items():
+        lines += _section(title, table)
+    pictures = []
+    if courses := width_courses(plan):
+        pictures.append(plot_widths(courses, plan.folder / "widths.png", title="DSC against the bottleneck's width"))
+        lines += _section("Width of the bottleneck (the paper's Figure 5)", width_table(plan))
+        lines += [f"![DSC against width]({pictures[-1].name})", ""]
+    relations = _relations(plan)
+    if relations:
+        lines += ["## Relation matrices", "", "What training changed of S, for the first seed.", ""]
+        lines += [f"![{path.stem}]({path.name})" for path in relations] + [""]
+    if not_done:
+        lines += ["## Not done", "", *(f"- {run}: {reason}" for run, reason in not_done.items()), ""]
+    report = write_atomically(plan.folder / "results.md", "\n".join(lines).encode())
+    return [report, write_summary(plan), write_test_scores(plan), *pictures, *relations]
+
+
+def draw_relation(adapter: Path, path: Path, title: str) -> Path:
+    """Draw the relation matrix that an adapter with COBOT learned.
+
+    Args:
+        adapter: its folder.
+        path: the PNG file to write.
+        title: of the picture.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: it is no adapter, or one without a relation matrix.
+    """
+    config = read_adapter_config(adapter)
+    relation = load_file(adapter / WEIGHTS_FILE).get(f"{ORCHESTRATOR}.relation")
+    if relation is None:
+        raise ValueError(f"{adapter}: this adapter has no relation matrix: it is without COBOT, or was folded.")
+    count = len(relation)
+    slots = [f"{'qv'[slot % 2]}{slot // 2}" for slot in range(count)] if config.method == "lora" else None
+    return plot_relation_matrix(relation, path, title=title, slots=slots)
+
+
+def _relations(plan: Plan) -> list[Path]:
+    """Pictures of the study's methods, of the first seed."""
+    found = []
+    for run in plan.runs:
+        if run.learning_rate is not None or run.seed != plan.study.seeds[0] or run.method not in plan.study.methods:
+            continue
+        adapter = plan.folder_of(run) / "last"
+        if plan.record(run) is None or not plan.settings(run).get("orchestrate", True):
+            continue
+        orchestration = read_adapter_config(adapter).orchestration
+        if orchestration is not None and orchestration["relation"] == "learnable" and orchestration["coefficients"]:
+            path = plan.folder / f"relation_{slug(run.dataset)}_{slug(run.method)}.png"
+            found.append(draw_relation(adapter, path, f"{run.dataset} · {run.method}"))
+    return found
+
+
+def _section(title: str, table: str | None, note: str = "") -> list[str]:
+    if table is None:
+        return []
+    return [f"## {title}", "", *([note, ""] if note else []), table, ""]

@@ -1,0 +1,255 @@
+"""The tables of a study, of the runs that are done."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, median, stdev
+
+from monai_cobot.files import write_atomically
+from monai_cobot.reports.tables import render_table
+from monai_cobot.study.plan import Plan, ablation_rows, base_of, method_of_width
+from monai_cobot.study.records import Record
+from monai_cobot.study.splits import read_patients
+from monai_cobot.study.statistics import PairedTest, holm, paired_test, patient_scores
+
+__all__ = [
+    "ablation_tables",
+    "cost_table",
+    "main_table",
+    "paired_tests",
+    "rate_table",
+    "test_table",
+    "width_courses",
+    "width_table",
+    "write_summary",
+    "write_test_scores",
+]
+
+_NOTHING = "-"
+_SUMMARY = (
+    "dataset",
+    "method",
+    "encoder_parameters",
+    "decoder_parameters",
+    "learning_rate",
+    "seeds",
+    "dice_mean",
+    "dice_deviation",
+    "seconds_per_epoch",
+    "peak_memory_bytes",
+    "adapter_bytes",
+    "device",
+)
+
+
+def main_table(plan: Plan) -> str:
+    """As the paper's Table 4: a row a method, with the parameters in the image encoder, the DSC on each data set in
+    percent, mean ± standard deviation over seeds, and the average over data sets.
+    """
+    datasets = list(plan.study.datasets)
+    rows = [
+        (name, _parameters(plan, name), *_dice_cells(plan, name, datasets), _average(plan, name, datasets))
+        for name in plan.study.methods
+    ]
+    return render_table(("method", "parameters", *datasets, "average"), rows, markdown=True)
+
+
+def rate_table(plan: Plan) -> str | None:
+    """The learning rate that was chosen for each method and data set; None without a sweep."""
+    if plan.study.learning_rates is None:
+        return None
+    rates = plan.study.learning_rates.rates
+
+    def cell(dataset: str, method: str) -> str:
+        if not plan.choice_runs(dataset, method):
+            return _NOTHING
+        try:
+            rate = plan.chosen_rate(dataset, method)
+        except ValueError:
+            return "diverged"
+        if rate is None:
+            return _NOTHING
+        return f"{rate:g}" + (" (at the end)" if len(rates) > 1 and rate in (rates[0], rates[-1]) else "")
+
+    rows = [(name, *(cell(dataset, name) for dataset in plan.study.datasets)) for name in plan.methods]
+    return render_table(("method", *plan.study.datasets), rows, markdown=True)
+
+
+def cost_table(plan: Plan) -> str:
+    """What each method costs: the median over its final runs of seconds an epoch and peak memory, and sizes."""
+
+    def cells(name: str) -> tuple[str, ...]:
+        records = [record for dataset in plan.study.datasets for record in plan.records(dataset, name)]
+        trained = [record for record in records if record.epochs]
+        peaks = [record.peak_memory for record in records if record.peak_memory is not None]
+        seconds = [
+            _median([record.seconds / record.epochs for record in plan.records(dataset, name) if record.epochs], ".1f")
+            for dataset in plan.study.datasets
+        ]
+        return (
+            *seconds,
+            _median([peak / 1e6 for peak in peaks], ".0f"),
+            _median([record.adapter_size / 1e6 for record in trained], ".2f"),
+            f"{trained[0].decoder_parameters:,}" if trained else _NOTHING,
+        )
+
+    datasets = [f"{dataset}, s" for dataset in plan.study.datasets]
+    header = ("method", *datasets, "peak memory, MB", "adapter, MB", "parameters in the decoder")
+    return render_table(header, [(name, *cells(name)) for name in plan.study.methods], markdown=True)
+
+
+def paired_tests(plan: Plan) -> dict[tuple[str, str], PairedTest]:
+    """(data set, method with COBOT) -> its comparison with its base, where all seeds of both are done."""
+    found = {}
+    for dataset in plan.study.datasets:
+        patients = read_patients(plan.patients[dataset].test)
+        for name in plan.study.methods:
+            base = base_of(plan.study.methods, name)
+            if base is None:
+                continue
+            sides = [plan.records(dataset, method) for method in (base, name)]
+            if all(len(records) == len(plan.study.seeds) for records in sides):
+                found[dataset, name] = paired_test(*(patient_scores(records, patients) for records in sides))
+    return dict(zip(found, holm(list(found.values())), strict=True))
+
+
+def test_table(plan: Plan) -> str | None:
+    """`paired_tests` as a table; None where there is none."""
+    rows = [
+        (
+            name,
+            dataset,
+            str(test.patients),
+            f"{100 * test.gain:+.2f}",
+            f"{test.better} / {test.worse}",
+            _p(test.p),
+            _p(test.p_adjusted),
+        )
+        for (dataset, name), test in paired_tests(plan).items()
+    ]
+    if not rows:
+        return None
+    header = ("method against its base", "data set", "patients", "gain, % DSC", "better / worse", "p", "p, corrected")
+    return render_table(header, rows, markdown=True, texts=2)
+
+
+def ablation_tables(plan: Plan) -> dict[str, str]:
+    """The paper's Tables 1 to 3 by title; none without an ablation."""
+    if plan.study.ablation is None:
+        return {}
+    datasets = plan.study.ablation.datasets
+    tables = {}
+    for title, (columns, rows) in ablation_rows(plan.study, plan.methods).items():
+        cells = [(*row.parts, _parameters(plan, row.method), *_dice_cells(plan, row.method, datasets)) for row in rows]
+        tables[title] = render_table((*columns, "parameters", *datasets), cells, markdown=True, texts=len(columns))
+    return tables
+
+
+def width_courses(plan: Plan) -> dict[str, dict[str, dict[int, list[float]]]]:
+    """Data set -> method -> width -> the DSC of each seed in [0, 1], of what is done."""
+    widths = plan.study.widths
+    if widths is None:
+        return {}
+    courses: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for dataset in widths.datasets:
+        for name in widths.of:
+            for value in widths.values:
+                method = method_of_width(plan.study, plan.methods, name, value, plan.train_config)
+                if dice := _dice(plan.records(dataset, method)):
+                    courses.setdefault(dataset, {}).setdefault(name, {})[value] = dice
+    return courses
+
+
+def width_table(plan: Plan) -> str | None:
+    """The numbers of the paper's Figure 5; None where there are none."""
+    widths = plan.study.widths
+    if widths is None:
+        return None
+    rows = []
+    for name in widths.of:
+        for value in widths.values:
+            method = method_of_width(plan.study, plan.methods, name, value, plan.train_config)
+            rows.append((name, str(value), _parameters(plan, method), *_dice_cells(plan, method, widths.datasets)))
+    return render_table(("method", "width", "parameters", *widths.datasets), rows, markdown=True)
+
+
+def write_summary(plan: Plan) -> Path:
+    """Write ``results.csv``: a line a method and data set, also of those that are varied."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_SUMMARY)
+    for dataset in plan.study.datasets:
+        for name in plan.methods:
+            if records := plan.records(dataset, name):
+                writer.writerow([dataset, name, *_summary(records)])
+    return write_atomically(plan.folder / "results.csv", text.getvalue().encode())
+
+
+def write_test_scores(plan: Plan) -> Path:
+    """Write ``scores.csv``: the DSC of each run, patient, case and label of the tests."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["dataset", "method", "seed", "patient", "case", "label", "dice"])
+    for run in plan.runs:
+        record = plan.record(run)
+        if run.learning_rate is not None or record is None:
+            continue
+        patients = read_patients(plan.patients[run.dataset].test)
+        for case, label, dice in record.scores:
+            writer.writerow([run.dataset, run.method, run.seed, patients[case], case, label, f"{dice:.6f}"])
+    return write_atomically(plan.folder / "scores.csv", text.getvalue().encode())
+
+
+def _summary(records: Sequence[Record]) -> list[object]:
+    """The columns of ``results.csv`` behind data set and method."""
+    dice, first = _dice(records), records[0]
+    seconds = [record.seconds / record.epochs for record in records if record.epochs]
+    peaks = [record.peak_memory for record in records if record.peak_memory is not None]
+    return [
+        first.encoder_parameters,
+        first.decoder_parameters,
+        first.settings.get("learning_rate", ""),
+        len(records),
+        f"{fmean(dice):.6f}",
+        f"{stdev(dice):.6f}" if len(dice) > 1 else "",
+        f"{median(seconds):.3f}" if seconds else "",
+        int(median(peaks)) if peaks else "",
+        first.adapter_size,
+        first.device,
+    ]
+
+
+def _dice(records: Sequence[Record]) -> list[float]:
+    return [dice for record in records if (dice := record.dice()) is not None]
+
+
+def _dice_cells(plan: Plan, method: str, datasets: Sequence[str]) -> list[str]:
+    cells = []
+    for dataset in datasets:
+        wanted = sum((run.dataset, run.method, run.learning_rate) == (dataset, method, None) for run in plan.runs)
+        dice = [100 * value for value in _dice(plan.records(dataset, method))]
+        cell = f"{fmean(dice):.1f}" if dice else _NOTHING
+        cell += f" ± {stdev(dice):.1f}" if len(dice) > 1 else ""
+        cells.append(cell + (f" ({len(dice)} of {wanted})" if 0 < len(dice) < wanted else ""))
+    return cells
+
+
+def _average(plan: Plan, method: str, datasets: Sequence[str]) -> str:
+    found = [_dice(plan.records(dataset, method)) for dataset in datasets]
+    return f"{100 * fmean(fmean(dice) for dice in found):.1f}" if all(found) else _NOTHING
+
+
+def _parameters(plan: Plan, method: str) -> str:
+    records = [record for dataset in plan.study.datasets for record in plan.records(dataset, method)]
+    return f"{records[0].encoder_parameters:,}" if records else _NOTHING
+
+
+def _median(values: Sequence[float], form: str) -> str:
+    return format(median(values), form) if values else _NOTHING
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_cobot.options import check_option_names, check_options
+from monai_cobot.options import check_known_options, check_option_names, check_options
 
 
 @pytest.fixture
@@ -88,3 +88,9 @@ def test_a_misspelt_option_in_a_file_of_arguments_is_refused(train, tmp_path):
     (tmp_path / "args.json").write_text(f'{{"config_file": "{train}", "epoch": 3}}')
     with pytest.raises(ValueError, match="did you mean --epochs"):
         check_option_names(["run", "--args_file", str(tmp_path / "args.json")])
+
+
+def test_options_from_a_file_are_checked_where_they_are_no_expressions():
+    check_known_options({"epochs": "$2 + 3", "max_jitter": 3, "rank": 4})
+    with pytest.raises(ValueError, match="rank is 0"):
+        check_known_options({"epochs": "$2 + 3", "rank": 0})

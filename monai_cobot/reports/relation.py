@@ -56,10 +56,10 @@ def plot_relation_matrix(
     for axis, kind in ((axes.xaxis, "to slot"), (axes.yaxis, "from slot")):
         axis.set_label_text(kind, fontsize=11)
         step = -(-count // 24)  # more names would run into one another
-        axis.set_ticks(range(0, count, step), names[::step], fontsize=9)
+        axis.set_ticks(range(0, count, step), names[::step], fontsize=9 if count <= 16 else 8)
     if count <= _MOST_WITH_NUMBERS:
         for (row, column), value in np.ndenumerate(change):
-            colour = "white" if abs(value) > 0.6 * largest else "black"
+            colour = "white" if abs(value) > 0.7 * largest else "black"
             axes.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=8, color=colour)
     bar = figure.colorbar(image, ax=axes, shrink=0.9)
     bar.set_label("change from the identity, S - I", fontsize=11)

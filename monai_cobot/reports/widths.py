@@ -76,7 +76,7 @@ def plot_widths(courses: Mapping[str, Courses], path: str | os.PathLike[str], *,
     for panel in panels[len(courses) :]:
         panel.set_visible(False)
     for panel in panels[::columns]:
-        panel.set_ylabel("DSC, %", fontsize=10)
+        panel.set_ylabel("DSC in %, mean ± deviation over seeds", fontsize=10)
     legend = figure.legend(
         handles.values(), handles.keys(), loc="outside lower left", ncols=len(handles), frameon=False, fontsize=10
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from monai_cobot.study.plan import Plan, Run, write_orders
 from monai_cobot.study.records import Failure, is_claimed, read_failure, write_failure
-from monai_cobot.study.training import CLAIMED, INTERRUPTED
+from monai_cobot.study.training import CLAIMED, INTERRUPTED, LOG_FILE, run_process
 
 __all__ = ["run_study"]
 
@@ -89,7 +90,7 @@ class _Execution:
         if code == INTERRUPTED:
             write_failure(folder, "it was interrupted; it goes on from its last epoch")
         elif code not in (0, 1):
-            write_failure(folder, f"{_ended(code)}. The end of {folder / 'log.txt'} may say more")
+            write_failure(folder, f"{_ended(code)}. The end of {folder / LOG_FILE} may say more")
         bar.update(self._count_done() - bar.n)
         record = self.plan.record(run)
         if record is None:
@@ -134,35 +135,34 @@ class _Execution:
 
 def _train(folder: Path, bar: tqdm) -> int:
     """Start the process of a run and wait for it; its exit code."""
-    with open(folder / "log.txt", "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "monai_cobot.study.training", str(folder)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            # Ctrl-C reaches this process alone, which passes it on once
-            start_new_session=True,
-        )
+    process = _process_of(folder)
+    process.start()
     try:
         return _wait(process, bar)
     except KeyboardInterrupt:
-        if sys.platform != "win32":  # there, the console has told it too
-            process.send_signal(signal.SIGINT)
-        tqdm.write("stopping: the run keeps what it reached; press Ctrl-C again to drop the epoch that it is in")
-        try:
-            process.wait()
-        except KeyboardInterrupt:
-            process.kill()
-            process.wait()
+        if process.pid is not None and sys.platform != "win32":  # there, the console has told it too
+            os.kill(process.pid, signal.SIGINT)
+        tqdm.write("stopping: the run keeps its last epoch")
+        process.join()
         raise
 
 
-def _wait(process: subprocess.Popen, bar: tqdm) -> int:
-    while True:
-        try:
-            return process.wait(timeout=_PATIENCE)
-        except subprocess.TimeoutExpired:  # noqa: PERF203 - that is how one waits
-            bar.refresh()
+def _process_of(folder: Path) -> BaseProcess:
+    """A server process reads the libraries once, and gives every run a fresh process with them in no time. It does
+    nothing else, so that no thread and no GPU of this process is in those of the runs.
+    """
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn").Process(target=run_process, args=(folder,))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([run_process.__module__])
+    return context.Process(target=run_process, args=(folder,))
+
+
+def _wait(process: BaseProcess, bar: tqdm) -> int:
+    while process.exitcode is None:
+        process.join(timeout=_PATIENCE)
+        bar.refresh()
+    return process.exitcode
 
 
 def _ended(code: int) -> str:

@@ -1,4 +1,4 @@
-"""One run of a study, in a process of its own: ``python -m monai_cobot.study.training FOLDER``.
+"""One run of a study, in a process of its own.
 
 The process itself holds the claim on the run, as long as it lives. If whoever started it is killed, it goes on to its
 end, and no other process begins the same run meanwhile.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from monai.bundle import ConfigWorkflow
@@ -21,7 +22,7 @@ from monai_cobot.peft.io import WEIGHTS_FILE
 from monai_cobot.study.plan import NOT_TRAINED
 from monai_cobot.study.records import Record, claimed, read_record, write_failure, write_record
 
-__all__ = ["CLAIMED", "INTERRUPTED", "main"]
+__all__ = ["CLAIMED", "INTERRUPTED", "LOG_FILE", "do_run", "run_process"]
 
 CLAIMED = 75
 """Exit code where another process is at work on the run (EX_TEMPFAIL of sysexits.h)."""
@@ -30,7 +31,21 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C; what was reached is kept, and the run goes on from there."""
 
 
-def main(folder: Path) -> int:
+LOG_FILE = "log.txt"
+"""What a run says is added to it."""
+
+
+def run_process(folder: Path) -> NoReturn:
+    """The whole of a run's process: `do_run`, with what it prints in a file of the run's folder."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C reaches whoever started this alone, and is passed on once
+    with open(folder / LOG_FILE, "a", buffering=1, encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+        for descriptor in (1, 2):  # of what libraries print past Python
+            os.dup2(log.fileno(), descriptor)
+        sys.exit(do_run(folder))
+
+
+def do_run(folder: Path) -> int:
     """Do the run that ``run.json`` in the folder describes, unless it is done.
 
     Returns:
@@ -118,7 +133,3 @@ def _peak_memory(device: torch.device) -> int | None:
 
 def _name_of(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores"
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

@@ -69,3 +69,13 @@ def test_a_merged_sam_needs_no_adapter(cobot, adapter_folder, tmp_path, picture)
     network = PromptableSam(build_sam("vit_mini", merged, image_size=64))
     assert torch.allclose(network(picture), output_with(adapter_folder, picture), atol=1e-3)
     assert "exists already" in cobot("adapters", "merge", adapter_folder, merged).err
+
+
+def test_the_relation_matrix_of_an_adapter_with_cobot_is_drawn(cobot, adapter_folder, tmp_path):
+    ended = cobot("adapters", "relation", adapter_folder, tmp_path / "relation.png")
+    assert ended.code == 0
+    assert (tmp_path / "relation.png").is_file()
+    assert cobot("adapters", "fold", adapter_folder, tmp_path / "folded").code == 0
+    ended = cobot("adapters", "relation", tmp_path / "folded", tmp_path / "none.png")
+    assert ended.code == 1
+    assert "without COBOT, or was folded" in ended.err

@@ -1,0 +1,88 @@
+"""Runs as they are done, in processes of their own."""
+
+import json
+import threading
+import time
+
+from monai_cobot.study import Run, run_study, write_report
+from monai_cobot.study.execution import _process_of
+from monai_cobot.study.plan import write_orders
+from monai_cobot.study.records import claimed, is_claimed
+from tests.study.conftest import LORA, LORA_COBOT
+
+
+def test_a_study_does_every_run_once_and_a_run_that_fails_does_not_stop_the_others(content, plan_of, capsys):
+    content["methods"] = {
+        "SAM": {"method": "freeze", "orchestrate": False},
+        "LoRA of a width that quaternions cannot have": LORA_COBOT | {"rank": 3},
+        "LoRA + COBOT": LORA_COBOT,
+    }
+    plan = plan_of(content | {"seeds": [0, 1], "learning_rate": {"rates": [1e-3, 1e30]}})
+    not_done = run_study(plan)
+    reasons = set(not_done.values())
+    assert len(not_done) == 4
+    assert any("divisible by 4" in reason for reason in reasons)
+    assert any("its learning rate is not chosen" in reason for reason in reasons)
+    good = [run for run in plan.runs if run.method in ("SAM", "LoRA + COBOT")]
+    assert len(good) == 5
+    assert all(plan.record(run) is not None for run in good)
+    assert "5/9 phantom · LoRA + COBOT · seed 1: DSC" in capsys.readouterr().out
+
+    record = plan.record(Run("phantom", "LoRA + COBOT", 1))
+    assert record.settings["learning_rate"] == 1e-3  # training diverges at the other
+    assert plan.record(Run("phantom", "LoRA + COBOT", 0, 1e30)).diverged
+    assert [(case, label) for case, label, _ in record.scores] == [("phantom_006", "liver"), ("phantom_007", "liver")]
+    assert record.encoder_parameters == 25024
+    assert record.epochs == 1
+    assert record.seconds > 0
+    assert record.adapter_size > 1e6
+
+    files = write_report(plan, not_done)
+    assert any(path.name == "relation_phantom_LoRA_+_COBOT.png" for path in files)
+    written = [(plan.folder_of(run) / "result.json").stat().st_mtime_ns for run in good]
+    again = plan_of(content | {"seeds": [0, 1], "learning_rate": {"rates": [1e-3, 1e30]}})
+    assert len(run_study(again)) == 4
+    assert [(plan.folder_of(run) / "result.json").stat().st_mtime_ns for run in good] == written
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_epoch(content, plan_of):
+    content["options"] = content["options"] | {"epochs": 4}
+    content["methods"] = {"LoRA": LORA}
+    plan = plan_of(content)
+    (run,) = plan.runs
+    folder = plan.folder_of(run)
+    write_orders(plan, run)
+    process = _process_of(folder)
+    process.start()
+    wait_for(lambda: (folder / "checkpoint.pt").exists())
+    assert is_claimed(folder)
+    process.kill()
+    process.join()
+    assert not is_claimed(folder)
+    assert run_study(plan) == {}
+    assert "resumed after epoch" in (folder / "log.txt").read_text()
+    assert plan.record(run).epochs == 4
+
+
+def test_a_run_that_another_process_has_is_waited_for_and_not_done_twice(content, plan_of):
+    plan = plan_of(content)
+    theirs, ours = plan.runs
+    plan.folder_of(theirs).mkdir(parents=True)
+    left_over = []
+    worker = threading.Thread(target=lambda: left_over.append(run_study(plan)))
+    with claimed(plan.folder_of(theirs)):
+        worker.start()
+        wait_for(lambda: (plan.folder_of(ours) / "result.json").exists())
+        time.sleep(1.5)
+        assert worker.is_alive()
+        assert not (plan.folder_of(theirs) / "log.txt").exists()
+    worker.join(timeout=120)  # whose owner is gone, and has not done it
+    assert left_over == [{}]
+    assert json.loads((plan.folder_of(theirs) / "result.json").read_text())["epochs"] == 1
+
+
+def wait_for(happened, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)

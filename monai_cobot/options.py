@@ -174,7 +174,7 @@ _RULES: dict[str, Rule] = {
         ("feature_cache_gb", "learning_rate", "orchestration_factor", "slice_memory_gb", "weight_decay"), _not_negative
     ),
     "max_cases": _or_none(_whole(2)),
-    **dict.fromkeys(("components", "gradient_checkpointing", "orchestrate", "resume"), _flag),
+    **dict.fromkeys(("components", "gradient_checkpointing", "orchestrate", "resume", "val_at_start"), _flag),
     **dict.fromkeys(
         ("axis", "backend", "dataset", "dataset_dir", "decoder", "method", "part", "precision", "sam_variant"), _text
     ),

@@ -30,10 +30,11 @@ class TrainingHistory:
         optimizer: the learning rate of its first parameter group is recorded.
         interval: validate after every so many epochs, and after the last.
         patience: stop when the validation DSC has not risen for so many validations; None to go on to the end.
+        at_start: whether it is validated before training too.
 
     Attributes:
         epochs: one record an epoch, epoch 0 before training.
-        before: DSC of each validation case before training.
+        before: DSC of each validation case before training; empty where that was not validated.
         best: DSC of each validation case after the best epoch; None before the first epoch is validated.
         best_epoch: number of that epoch; 0 before the first epoch is validated.
         seconds: of training so far, without validation.
@@ -46,12 +47,14 @@ class TrainingHistory:
         optimizer: Optimizer,
         interval: int = 1,
         patience: int | None = None,
+        at_start: bool = True,
     ) -> None:
         self.evaluator = evaluator
         self.dice = dice
         self.optimizer = optimizer
         self.interval = interval
         self.patience = patience
+        self.at_start = at_start
         self.epochs: list[EpochRecord] = []
         self.before = CaseScores()
         self.best: CaseScores | None = None
@@ -91,6 +94,8 @@ class TrainingHistory:
         return None if self.best is None else self.best.mean()
 
     def _validate_before_training(self, engine: Workflow) -> None:
+        if not self.at_start:
+            return
         self._validate(epoch=1)
         self.before = self.dice.scores
         self.epochs.append({"epoch": 0, "loss": None, "dice": self.before.mean_by_label(), "learning_rate": None})

@@ -46,9 +46,9 @@ class TrainingProgress:
             unit="step",
             disable=None,
         )
-        if engine.state.epoch == 1:
+        if engine.state.epoch == 1 and len(self.history.before):
             tqdm.write(f"before training: validation DSC {self.history.before.mean():.3f}")
-        else:
+        elif engine.state.epoch > 1:
             tqdm.write(f"resumed after epoch {engine.state.epoch - 1}")
 
     def _advance(self, engine: Workflow) -> None:

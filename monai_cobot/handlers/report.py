@@ -22,10 +22,10 @@ from monai_cobot.transforms import inscribed_ellipse
 class TrainingReport:
     """Prints a table of the validation DSC before and after training and draws the curves and an overlay sheet.
 
-    "Zero-shot" is the network before any training, also in a training that is resumed, and "fine-tuned" the best epoch,
-    whose adapter it loads into the network; beside them stands the ellipse inscribed in the box, which needs neither
-    image nor network. A training that is interrupted from the keyboard is reported likewise, as far as it came. Attach
-    it to the trainer before the :class:`TrainingCheckpoint`.
+    "Zero-shot" is the network before any training, where that was validated, also in a training that is resumed, and
+    "fine-tuned" the best epoch, whose adapter it loads into the network; beside them stands the ellipse inscribed in
+    the box, which needs neither image nor network. A training that is interrupted from the keyboard is reported
+    likewise, as far as it came. Attach it to the trainer before the :class:`TrainingCheckpoint`.
 
     Args:
         history: what every epoch reached.
@@ -73,6 +73,7 @@ class TrainingReport:
         curves = plot_training_curves(self.history.epochs, self.folder / "curves.png", title=self.title)
         ellipse = dice_of(self.dataset, lambda sample: inscribed_ellipse(sample["box"], sample["label"].shape[-2:]))
         columns = {"ellipse": ellipse, "zero-shot": self.history.before, "fine-tuned": best}
+        columns = {name: scores for name, scores in columns.items() if len(scores)}
         overlays = overlays_of(self._samples, predict_masks(self.network, self._samples), self._before)
         overlay = overlay_sheet(overlays, self.folder / "overlay.png", title=self.title)
         scores = write_csv(self.folder / "scores.csv", columns)

@@ -28,6 +28,7 @@ SET_BY_THE_STUDY = {
     "resume": "a run that was interrupted goes on by itself",
     "seed": "it stands under seeds",
     "split": "it divides the patients itself",
+    "val_at_start": "a run is measured once, after its last epoch",
     "val_interval": "a run is measured once, after its last epoch",
 }
 """Options that a study file cannot have, and why."""

@@ -155,6 +155,7 @@ class Plan:
             "feature_cache_dir": str(self.folder / "features"),
             # once, after the last epoch: no epoch is chosen on the patients that are reported
             "val_interval": "$@epochs",
+            "val_at_start": False,
             # goes on where there is a checkpoint
             "resume": True,
         }

@@ -17,6 +17,9 @@ def test_a_study_does_every_run_once_and_a_run_that_fails_does_not_stop_the_othe
         "LoRA of a width that quaternions cannot have": LORA_COBOT | {"rank": 3},
         "LoRA + COBOT": LORA_COBOT,
     }
+    content["options"] = content["options"] | {
+        "slices_per_epoch": 8
+    }  # what a step made of the weights is seen in the next
     plan = plan_of(content | {"seeds": [0, 1], "learning_rate": {"rates": [1e-3, 1e30]}})
     not_done = run_study(plan)
     reasons = set(not_done.values())
@@ -36,6 +39,10 @@ def test_a_study_does_every_run_once_and_a_run_that_fails_does_not_stop_the_othe
     assert record.epochs == 1
     assert record.seconds > 0
     assert record.adapter_size > 1e6
+
+    # a run is measured once
+    scores = (plan.folder_of(Run("phantom", "LoRA + COBOT", 1)) / "scores.csv").read_text()
+    assert scores.startswith("case,label,dice_ellipse,dice_fine-tuned\n")
 
     files = write_report(plan, not_done)
     assert any(path.name == "relation_phantom_LoRA_+_COBOT.png" for path in files)

@@ -162,12 +162,14 @@ def test_auto_says_what_it_took_and_why(random_sam: BuildSam, caplog: pytest.Log
     with caplog.at_level(logging.INFO, logger="monai_cobot"):
         fast = accelerate(PromptableSam(random_sam()))
     assert fast.choice.name == "eager"
-    assert "is small" in fast.choice.reason
+    assert "in float32" in fast.choice.reason
     assert f"The image encoder runs in eager: {fast.choice.reason}." in caplog.messages
 
 
-def test_auto_takes_openvino_for_an_encoder_that_is_worth_it(random_sam: BuildSam) -> None:
-    network = PromptableSam(random_sam(1024))
+def test_auto_takes_openvino_in_bfloat16_for_an_encoder_that_is_worth_it(random_sam: BuildSam) -> None:
+    assert "is small" in choose_backend(PromptableSam(random_sam(), "bfloat16")).reason
+    assert choose_backend(PromptableSam(random_sam(1024), "float32")).name == "eager"
+    network = PromptableSam(random_sam(1024), "bfloat16")
     assert choose_backend(network).name == "openvino"
     network.to("meta")
     assert choose_backend(network).name == "eager"
@@ -179,7 +181,7 @@ def test_without_openvino_auto_takes_the_next_and_says_so() -> None:
     code = f"""{WITHOUT_OPENVINO}
 from monai_cobot.networks import PromptableSam, build_sam
 from monai_cobot.networks.backends import BackendError, accelerate, choose_backend
-network = PromptableSam(build_sam("vit_mini", image_size=1024))
+network = PromptableSam(build_sam("vit_mini", image_size=1024), "bfloat16")
 choice = choose_backend(network)
 assert choice.name == "eager", choice
 assert "OpenVINO is not installed" in choice.reason and "pip install" in choice.reason, choice
@@ -204,7 +206,7 @@ def test_an_encoder_that_cannot_be_converted_is_an_error_and_auto_takes_the_next
     monkeypatch.setattr("monai_cobot.networks.backends.choice.WORTH_CONVERTING", 0)
     sam = random_sam()
     sam.image_encoder.neck = torch.nn.Sequential(sam.image_encoder.neck, Unknown())
-    network = PromptableSam(sam)
+    network = PromptableSam(sam, "bfloat16")
     with pytest.raises(BackendError, match=r"OpenVINO .* cannot convert this image encoder"):
         accelerate(network, "openvino", tmp_path)
     fast = accelerate(network, "auto", tmp_path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 
+import torch
+
 from monai_cobot.networks.promptable import PromptableSam
 
 BACKENDS = ("auto", "eager", "compile", "openvino")
@@ -34,7 +36,8 @@ class BackendChoice:
 def choose_backend(network: PromptableSam, backend: str = "auto") -> BackendChoice:
     """Decide on a backend for a network where it is now; nothing is converted or compiled yet.
 
-    ``auto`` is OpenVINO on a CPU where it is installed and the encoder is worth the conversion, else PyTorch as it is.
+    ``auto`` is OpenVINO on a CPU that multiplies in bfloat16, where it is installed and the encoder is worth the
+    conversion; else PyTorch as it is, which in float32 takes no longer (``docs/performance.md``).
     ``compile`` is taken only where it is asked for: it compiles anew in every process, for longer than most runs last.
 
     Args:
@@ -67,6 +70,8 @@ def choose_backend(network: PromptableSam, backend: str = "auto") -> BackendChoi
 def _best(network: PromptableSam, device: str, installed: bool) -> BackendChoice:
     if device != "cpu":
         return BackendChoice("eager", f"the network is on {device}, where PyTorch's own kernels are fused already")
+    if network.computing_type() == torch.float32:
+        return BackendChoice("eager", "in float32 it takes no longer than what would have to be converted first")
     if _multiplications(network) < WORTH_CONVERTING:
         return BackendChoice("eager", "the image encoder is small, and converting it takes longer than it saves")
     if not installed:

@@ -6,7 +6,7 @@ import pathlib
 import qt
 import slicer
 import vtk
-from COBOTLib import drawing, packages
+from COBOTLib import drawing, packages, weights
 from COBOTLib.engines.base import EngineError
 from COBOTLib.engines.in_process import InProcessEngine
 from COBOTLib.engines.monai_label import MonaiLabelEngine
@@ -53,6 +53,7 @@ class COBOTParameterNode:
     onServer: bool = False
     server: str = "http://127.0.0.1:8000"
     adaptersFolder: pathlib.Path
+    checkpoint: pathlib.Path
     useWindow: bool = False
 
 
@@ -65,6 +66,7 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.session = None
         self.engine = None
         self.place = None
+        self.doing = ""
         self.background = None
         self.parameterNode = None
 
@@ -81,11 +83,13 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.timer.interval = _POLL_MILLISECONDS
         self.timer.connect("timeout()", self.onTimer)
 
+        self.ui.setupGroup.collapsed = not packages.missing()
         self.ui.segmentEditorWidget.undoEnabled = False  # two histories would contradict each other
 
         for button, slot in {
             self.ui.testButton: self.onTest,
             self.ui.installButton: self.onInstall,
+            self.ui.downloadButton: self.onDownload,
             self.ui.drawBoxButton: self.onDrawBox,
             self.ui.sliceButton: self.onSegmentSlice,
             self.ui.regionButton: self.onSegmentRegion,
@@ -150,7 +154,7 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onParametersChanged(self, *_):
         """Forget what the change is about, and that alone: the engine may hold a loaded SAM."""
         node = self.parameterNode
-        place = (node.onServer, node.server, str(node.adaptersFolder))
+        place = (node.onServer, node.server, str(node.adaptersFolder), str(node.checkpoint))
         if place != self.place:
             self.forgetEngine()
             self.place = place
@@ -183,6 +187,7 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.engine is not None:
             self.engine.close()
         self.engine = None
+        self.ui.adapterComboBox.clear()
 
     # --- what runs
 
@@ -192,8 +197,7 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if node.onServer:
                 self.engine = MonaiLabelEngine(node.server)
             else:
-                folder = node.adaptersFolder
-                self.engine = InProcessEngine(adapters_folder=folder if folder and str(folder) != "." else None)
+                self.engine = InProcessEngine(_chosen(node.checkpoint), _chosen(node.adaptersFolder))
         return self.engine
 
     def currentSession(self):
@@ -218,7 +222,11 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def start(self, text, work, deliver):
         self.background.start(work, deliver)
-        self.ui.statusLabel.text = text
+        self.watch(text)
+
+    def watch(self, text):
+        """Say what runs, and look after it until it ends."""
+        self.doing = self.ui.statusLabel.text = text
         self.timer.start()
 
     def onTimer(self):
@@ -227,14 +235,34 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.progressBar.setRange(0, total)
             self.ui.progressBar.setValue(done)
             cancelled = self.background.state == State.CANCELLING
-            if self.background.update():
-                self.timer.stop()
-                self.ui.statusLabel.text = _("Cancelled.") if cancelled else self.ui.statusLabel.text
+            try:
+                ended = self.background.update()
+            finally:
+                if self.background.state == State.IDLE:
+                    self.timer.stop()
+            if ended and self.ui.statusLabel.text == self.doing:  # what was delivered may have said more
+                self.ui.statusLabel.text = _("Cancelled.") if cancelled else self.outcome()
+
+    def outcome(self):
+        """What became of the last prompt."""
+        if self.session is not None and self.session.object is not None and self.session.object.mask is None:
+            return _("Nothing was found. Draw the box closer around the object, or add points inside.")
+        return _("Done.")
 
     def updateButtons(self):
         if self.parameterNode is None:
             return
         idle = self.background.state == State.IDLE
+        onServer = self.parameterNode.onServer
+        self.ui.setupGroup.enabled = self.ui.inputGroup.enabled = idle  # an engine must not go while it works
+        self.ui.serverLineEdit.enabled = onServer
+        for widget in (
+            self.ui.installButton,
+            self.ui.adaptersPathLineEdit,
+            self.ui.checkpointPathLineEdit,
+            self.ui.downloadButton,
+        ):
+            widget.enabled = not onServer
         session = self.session
         ready = idle and bool(self.parameterNode.volume) and self.ui.adapterComboBox.count > 0
         for button in (self.ui.sliceButton, self.ui.regionButton):
@@ -246,7 +274,7 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.cancelButton.enabled = not idle
         self.ui.progressBar.visible = not idle
         for button in (self.ui.submitButton, self.ui.trainButton):
-            button.enabled = ready and self.parameterNode.onServer
+            button.enabled = ready and onServer
 
     # --- where it runs
 
@@ -270,23 +298,36 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         elif slicer.util.confirmOkCancelDisplay(_("Install {needed}?").format(needed=needed)):
             with self.errorsShown(), slicer.util.tryWithErrorDisplay(_("Installation failed."), waitCursor=True):
                 packages.install(self.logic.torchLogic(), slicer.util.pip_install)
-                self.ui.statusLabel.text = _("Installed. Click Test.")
+                self.ui.statusLabel.text = _("Installed. Click Connect.")
+
+    def onDownload(self):
+        file = weights.VIT_B
+        question = _("Download {url} ({size} MB)?").format(url=file.url, size=file.size // 1_000_000)
+        if slicer.util.confirmOkCancelDisplay(question):
+            with self.errorsShown():
+                folder = self.logic.weightsFolder()
+                self.start(_("Downloading..."), lambda job: weights.fetch(file, folder, job), self.chooseCheckpoint)
+
+    def chooseCheckpoint(self, path):
+        self.parameterNode.checkpoint = path
+        self.ui.statusLabel.text = _("ViT-B is at {path}. Click Connect.").format(path=path)
 
     # --- what is drawn
 
     @property
     def boxNode(self):
-        return self.logic.drawn("vtkMRMLMarkupsROINode", "COBOT box")
+        return self.logic.drawn("vtkMRMLMarkupsROINode", "COBOT box", (1.0, 0.8, 0.0))
 
     @property
     def positiveNode(self):
-        return self.logic.drawn("vtkMRMLMarkupsFiducialNode", "COBOT inside")
+        return self.logic.drawn("vtkMRMLMarkupsFiducialNode", "COBOT inside", (0.1, 0.8, 0.2))
 
     @property
     def negativeNode(self):
-        return self.logic.drawn("vtkMRMLMarkupsFiducialNode", "COBOT outside")
+        return self.logic.drawn("vtkMRMLMarkupsFiducialNode", "COBOT outside", (0.9, 0.1, 0.1))
 
     def onDrawBox(self):
+        self.boxNode.RemoveAllControlPoints()  # Slicer would make another node beside one that is complete
         self.logic.place(self.boxNode, persistent=False)
 
     def placePoints(self, node):
@@ -319,8 +360,7 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             Overwrite(self.editorNode.GetOverwriteMode()),
             request.plane,
         )
-        self.ui.statusLabel.text = _("Segmenting...")
-        self.timer.start()
+        self.watch(_("Segmenting..."))
 
     # --- steps
 
@@ -372,9 +412,15 @@ class COBOTLogic(ScriptedLoadableModuleLogic):
     def getParameterNode(self):
         return COBOTParameterNode(super().getParameterNode())
 
-    def drawn(self, className, name):
+    def drawn(self, className, name, color):
         """The node that a user draws into; made where the scene has none."""
-        return slicer.mrmlScene.GetFirstNode(name, className) or slicer.mrmlScene.AddNewNodeByClass(className, name)
+        node = slicer.mrmlScene.GetFirstNode(name, className)
+        if node is None:
+            node = slicer.mrmlScene.AddNewNodeByClass(className, name)
+            node.CreateDefaultDisplayNodes()
+            node.GetDisplayNode().SetSelectedColor(color)
+            node.GetDisplayNode().SetPointLabelsVisibility(False)
+        return node
 
     def place(self, node, persistent):
         """Let the next clicks in the views place points of a node."""
@@ -389,6 +435,10 @@ class COBOTLogic(ScriptedLoadableModuleLogic):
         """The slice view that the mouse was in last; the red one before."""
         return self._view or slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
 
+    def weightsFolder(self):
+        """Where downloaded weights are kept."""
+        return pathlib.Path(slicer.app.cachePath) / "COBOT"
+
     def torchLogic(self):
         """The logic of the PyTorch extension; None where it is not installed."""
         try:
@@ -396,6 +446,11 @@ class COBOTLogic(ScriptedLoadableModuleLogic):
         except ModuleNotFoundError:
             return None
         return PyTorchUtils.PyTorchUtilsLogic()
+
+
+def _chosen(path):
+    """None for the path of an empty line."""
+    return path if path and path != pathlib.Path() else None
 
 
 class COBOTTest(ScriptedLoadableModuleTest):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monai_cobot.networks._segment_anything import Sam
-from monai_cobot.networks.variants import variant_with
+from monai_cobot.networks.variants import VARIANTS, variant_with
 
 WRAPPERS = ("model", "state_dict")
 """Entries under which training scripts keep a state dict (MedSAM, Lightning)."""
@@ -67,6 +67,21 @@ def load_checkpoint(path: str | PathLike[str]) -> dict[str, Tensor]:
     while prefix := next((prefix for prefix in PREFIXES if all(key.startswith(prefix) for key in state)), None):
         state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
     return state
+
+
+def checkpoint_variant(path: str | PathLike[str]) -> str:
+    """The variant whose weights a file holds, by their shapes.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``load_checkpoint``; or they are the weights of no variant.
+    """
+    state = load_checkpoint(path)
+    described = _describe(state)
+    if described not in VARIANTS:
+        raise ValueError(
+            f"{path} holds {described or 'no image encoder'}: expected the weights of one of {', '.join(VARIANTS)}."
+        )
+    return described
 
 
 def _read_safetensors(path: Path) -> object:

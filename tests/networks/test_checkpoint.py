@@ -17,6 +17,7 @@ from monai_cobot.networks import (
     set_attention,
 )
 from monai_cobot.networks._segment_anything import Sam
+from monai_cobot.networks.checkpoint import checkpoint_variant
 from monai_cobot.networks.sam import _assemble
 
 BuildSam = Callable[..., Sam]
@@ -63,6 +64,18 @@ def test_files_without_weights_are_named_in_the_error(tmp_path: Path, suffix: st
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"sam\.{suffix} is (empty|damaged).*download or save it again"):
         load_checkpoint(path)
+
+
+def test_the_variant_of_a_file_is_told_by_its_shapes(random_sam: BuildSam, tmp_path: Path) -> None:
+    state = random_sam().state_dict()
+    torch.save(state, tmp_path / "sam.pth")
+    assert checkpoint_variant(tmp_path / "sam.pth") == "vit_mini"
+    torch.save({key: tensor for key, tensor in state.items() if "blocks.7." not in key}, tmp_path / "sam.pth")
+    with pytest.raises(ValueError, match="width 192 and depth 7: expected the weights of one of vit_b"):
+        checkpoint_variant(tmp_path / "sam.pth")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "sam.pth")
+    with pytest.raises(ValueError, match="no image encoder"):
+        checkpoint_variant(tmp_path / "sam.pth")
 
 
 def test_a_file_that_was_cut_off_is_called_damaged(random_sam: BuildSam, tmp_path: Path) -> None:

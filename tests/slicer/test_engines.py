@@ -148,8 +148,9 @@ def test_in_process_work_stops_between_two_slices(loaded_engine, one_scan):
             super().report(done, total)
 
     other = Scan("stopping", "CT", one_scan.array, one_scan.grid)
+    prompt = RegionPrompt(2, VoxelBox(LOW, HIGH))
     with pytest.raises(Cancelled):
-        loaded_engine.segment(other, RegionPrompt(2, VoxelBox(LOW, HIGH)), "bare", "window:0,200", Stopping(None))
+        loaded_engine.segment(other, prompt, "bare vit_mini", "window:0,200", Stopping(None))
     assert len(seen) == 2
     assert seen[0][1] == HIGH[2] - LOW[2]
 

@@ -15,31 +15,29 @@ from .base import AdapterInfo, Engine, EngineError, Scan
 
 # Planes of oblique views are scans too: a few are kept, so that a second box on the same plane is fast.
 _SESSIONS = 4
-_BARE = "bare"
+_PACKAGED = "vit_mini"
+_BARE = "bare "  # in front of the variant: the id of a SAM without an adapter
 
 
 class InProcessEngine(Engine):
     """Runs on this computer. PyTorch and SAM are loaded by the first call, embeddings of slices are kept.
 
+    Adapters for ``vit_mini`` can be used always, its weights come with ``monai_cobot``; others with their SAM's file.
+
     Args:
-        variant: of SAM, such as ``"vit_mini"``, whose weights come with ``monai_cobot``.
-        checkpoint: SAM's weights; None for those of the package.
+        checkpoint: the file of a SAM's weights, of any variant; None for none.
         adapters_folder: where adapter folders lie; None for none.
         device: ``"cpu"``, ``"cuda"``, ``"mps"``; None for the fastest that PyTorch sees.
     """
 
     def __init__(
-        self,
-        variant: str = "vit_mini",
-        checkpoint: Path | None = None,
-        adapters_folder: Path | None = None,
-        device: str | None = None,
+        self, checkpoint: Path | None = None, adapters_folder: Path | None = None, device: str | None = None
     ) -> None:
-        self._variant = variant
+        self._checkpoints: dict[str, Path | None] = {}  # variant -> its weights, None for those of the package
         self._checkpoint = checkpoint
         self._folder = adapters_folder
         self._device = device
-        self._shelf: Any = None
+        self._shelves: dict[tuple[str, int], Any] = {}  # by variant and image size: each SAM is in memory once
         self._cache: Any = None
         self._sessions: OrderedDict[tuple[str, str | None], Any] = OrderedDict()
 
@@ -49,28 +47,34 @@ class InProcessEngine(Engine):
 
         import monai_cobot
 
-        return f"monai_cobot {monai_cobot.__version__}, PyTorch {torch.__version__}: {self._variant} on {self._device}."
+        variant = next(iter(self._checkpoints))
+        self._shelf(variant, None, job)
+        return f"monai_cobot {monai_cobot.__version__}, PyTorch {torch.__version__}: {variant} on {self._device}."
 
     def adapters(self, job: Job) -> list[AdapterInfo]:
-        infos = [AdapterInfo(_BARE, f"{self._variant}, as it is", "SAM without an adapter")]
-        if self._folder is None:
-            return infos
+        self._open(job)
         from monai_cobot.peft import read_adapter_config
         from monai_cobot.peft.io import CONFIG_FILE, AdapterError
 
-        if not self._folder.is_dir():
-            raise EngineError(f"There is no folder {self._folder}. Choose the folder that holds the adapters.")
-        # the folder of one adapter, or the folder of several
-        for file in sorted([*self._folder.glob(CONFIG_FILE), *self._folder.glob(f"*/{CONFIG_FILE}")]):
-            job.check()
-            try:
-                config = read_adapter_config(file.parent)
-            except AdapterError:
-                continue  # a damaged one must not hide the others; choosing it by its folder says what is wrong
-            if config.variant == self._variant:
+        infos = []
+        if self._folder is not None:
+            if not self._folder.is_dir():
+                raise EngineError(f"There is no folder {self._folder}. Choose the folder that holds the adapters.")
+            # the folder of one adapter, or the folder of several
+            for file in sorted([*self._folder.glob(CONFIG_FILE), *self._folder.glob(f"*/{CONFIG_FILE}")]):
+                job.check()
+                try:
+                    config = read_adapter_config(file.parent)
+                except AdapterError:
+                    continue  # a damaged one must not hide the others; choosing it by its folder says what is wrong
                 labels = ", ".join(config.labels) or "not said"
-                infos.append(AdapterInfo(str(file.parent), file.parent.name, f"{config.method}; labels: {labels}"))
-        return infos[1:] + infos[:1]
+                about = f"{config.method} on {config.variant}; labels: {labels}"
+                infos.append(AdapterInfo(str(file.parent), file.parent.name, about))
+        bare = [
+            AdapterInfo(_BARE + variant, f"{variant}, as it is", "SAM without an adapter")
+            for variant in self._checkpoints
+        ]
+        return infos + bare
 
     def segment(self, scan: Scan, prompt: Prompt, adapter: str, preset: str | None, job: Job) -> VoxelMask | None:
         from monai_cobot import inferers
@@ -97,32 +101,64 @@ class InProcessEngine(Engine):
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
-        self._shelf = self._cache = None
+        self._shelves.clear()
+        self._cache = None
 
     def _open(self, job: Job) -> None:
-        """Load SAM, once."""
-        if self._shelf is not None:
+        """Load what SAM needs, once, and see which SAMs there are."""
+        if self._cache is not None:
             return
         try:
             import torch
 
-            from monai_cobot.inferers import AdapterShelf, EmbeddingCache
-            from monai_cobot.networks import build_sam
+            from monai_cobot.inferers import EmbeddingCache
+            from monai_cobot.networks.checkpoint import checkpoint_variant
         except ImportError as error:
             raise EngineError(
-                f'Python packages are missing ({error}). Click "Install packages" in the section "Where it runs".'
+                f'Python packages are missing ({error}). Click "Install packages" in the section "Setup".'
             ) from error
         job.check()
         if self._device is None:
             self._device = (
                 "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
             )
-        try:
-            sam = build_sam(self._variant, self._checkpoint)
-            self._shelf = AdapterShelf(sam, self._device)
-        except (ValueError, OSError, RuntimeError) as error:
-            raise EngineError(f"SAM could not be loaded: {error}") from error
+        if self._checkpoint is not None:
+            try:
+                self._checkpoints[checkpoint_variant(self._checkpoint)] = self._checkpoint
+            except (ValueError, OSError) as error:
+                raise EngineError(f"SAM could not be loaded: {error}") from error
+        self._checkpoints.setdefault(_PACKAGED, None)
         self._cache = EmbeddingCache()
+
+    def _shelf(self, variant: str, image_size: int | None, job: Job) -> Any:
+        """A SAM, loaded once; of its own image size where none is named."""
+        from monai_cobot.inferers import AdapterShelf
+        from monai_cobot.networks import VARIANTS, build_sam
+
+        if variant not in self._checkpoints:
+            raise EngineError(
+                f'This adapter needs the weights of SAM\'s {variant}. Choose their file under "SAM weights" in the '
+                'section "Setup"; "Get ViT-B" downloads those of vit_b.'
+            )
+        key = (variant, image_size or VARIANTS[variant].image_size)
+        if key not in self._shelves:
+            job.check()
+            try:
+                self._shelves[key] = AdapterShelf(build_sam(variant, self._checkpoints[variant], key[1]), self._device)
+            except (ValueError, OSError, RuntimeError) as error:
+                raise EngineError(f"SAM could not be loaded: {error}") from error
+        return self._shelves[key]
+
+    def _model(self, adapter: str, job: Job) -> Any:
+        from monai_cobot.peft import read_adapter_config
+
+        if adapter.startswith(_BARE):
+            return self._shelf(adapter.removeprefix(_BARE), None, job).base
+        try:
+            config = read_adapter_config(adapter)
+            return self._shelf(config.variant, config.image_size, job).load(adapter)
+        except (ValueError, OSError) as error:
+            raise EngineError(f"The adapter could not be loaded: {error}") from error
 
     def _session(self, scan: Scan, adapter: str, preset: str | None, job: Job) -> Any:
         """The session of a scan, with its embeddings, using an adapter from now on."""
@@ -130,10 +166,7 @@ class InProcessEngine(Engine):
         from monai_cobot.inferers import VolumeSession
 
         self._open(job)
-        try:
-            model = self._shelf.base if adapter == _BARE else self._shelf.load(adapter)
-        except (ValueError, OSError) as error:
-            raise EngineError(f"The adapter could not be loaded: {error}") from error
+        model = self._model(adapter, job)
         key = (scan.key, preset)
         if key in self._sessions:
             self._sessions.move_to_end(key)

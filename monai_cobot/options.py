@@ -16,7 +16,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as monai_run
 
-__all__ = ["check_known_options", "check_option_names", "check_options"]
+__all__ = ["check_head", "check_known_options", "check_option_names", "check_options"]
 
 Rule = Callable[[Any], str | None]
 """Says what is expected instead of a value, or None where it is right."""
@@ -35,6 +35,24 @@ def check_options(**options: Any) -> None:
     lines = [f"{name} is {value!r}; {expected}." for name, value, expected in wrong if expected is not None]
     if lines:
         raise ValueError("\n".join(lines))
+
+
+def check_head(head: str, classes: int | None, prompts: Any = None) -> None:
+    """Whether the head that is asked for is that of the adapter.
+
+    Args:
+        head: "boxes" or "classes".
+        classes: of the adapter; None for one with boxes, or none.
+        prompts: the option of that name.
+
+    Raises:
+        ValueError: it is not, or there are prompts for a network that takes none.
+    """
+    trained = "boxes" if classes is None else "classes"
+    if head != trained:
+        raise ValueError(f"head is {head!r}, but the adapter was trained for {trained}; leave head out.")
+    if head == "classes" and prompts is not None:
+        raise ValueError("The adapter segments classes without prompts; leave prompts out, or take one for boxes.")
 
 
 def check_known_options(options: Mapping[str, Any]) -> None:
@@ -136,6 +154,10 @@ def _named(value: Any) -> str | None:
     return "options by name are expected, such as \"{'prompts': 50}\""
 
 
+def _head(value: Any) -> str | None:
+    return None if value in ("boxes", "classes") else "boxes or classes is expected"
+
+
 def _device(value: Any) -> str | None:
     try:
         torch.empty(0, device=value)
@@ -182,6 +204,7 @@ _RULES: dict[str, Rule] = {
     "label": _labels,
     "method_options": _named,
     "device": _device,
+    "head": _head,
     **dict.fromkeys(("feature_cache_dir", "output_dir"), _folder_to_write),
     "slice_cache_dir": _or_none(_folder_to_write),
 }

@@ -97,8 +97,10 @@ def merge(
     from safetensors.torch import save
 
     from monai_cobot.files import write_atomically
-    from monai_cobot.peft import load_adapter
+    from monai_cobot.peft import load_adapter, read_adapter_config
 
+    if read_adapter_config(folder).classes is not None:
+        raise ValueError(f"{folder}: this adapter segments classes, which a checkpoint of SAM has no place for.")
     if output.suffix != ".safetensors":
         raise ValueError(f"{output}: the merged SAM is written as .safetensors.")
     _refuse_to_replace(output)

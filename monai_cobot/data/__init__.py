@@ -17,6 +17,7 @@ from monai_cobot.data.prompts import (
     WholeSlicePrompts,
     prompts_from_masks,
     read_prompts,
+    whole_slices,
 )
 from monai_cobot.data.recipes import RECIPES, Recipe, download, find_recipe
 from monai_cobot.data.samplers import EpochSampler, SameShapeBatchSampler
@@ -78,6 +79,7 @@ __all__ = [
     "split_by_fraction",
     "split_by_own",
     "volume_from_array",
+    "whole_slices",
     "without_ending",
     "write_mask",
 ]

@@ -62,7 +62,7 @@ def open_images(
     for name, image in named.items():
         mask = masks[image]
         if mask is None:
-            sources.append(WholeSlicePrompts(name, image, label, axis))
+            sources.append(WholeSlicePrompts(name, image, (label,), axis))
         else:
             case = Case(name, image, (MaskFile(mask),), name)
             sources.append(MaskPrompts(case, None, axis, min_foreground, components))

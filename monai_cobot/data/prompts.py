@@ -29,6 +29,7 @@ __all__ = [
     "name_images",
     "prompts_from_masks",
     "read_prompts",
+    "whole_slices",
 ]
 
 Box = tuple[float, float, float, float]
@@ -181,16 +182,16 @@ class MaskPrompts:
 
 @dataclass(frozen=True)
 class WholeSlicePrompts:
-    """An image, every slice of which is one prompt.
+    """An image, every slice of which is one prompt a label.
 
     Attributes:
-        label: the value of what is found.
+        labels: the values of what is found, in the order in which the network gives their masks.
         axis: slice axis.
     """
 
     name: str
     image: Path
-    label: int = 1
+    labels: tuple[int, ...] = (1,)
     axis: str = "axial"
 
     @property
@@ -199,14 +200,16 @@ class WholeSlicePrompts:
         return (self.image,)
 
     def load(self) -> tuple[Volume, tuple[Prompt, ...]]:
-        """The image and one prompt a slice.
+        """The image and one prompt a slice and label.
 
         Raises:
             OSError, ValueError: where the image cannot be read.
         """
         volume = read_volume(self.image)
         count = len(slices_of(volume.array, self.axis))
-        return volume, tuple(Prompt(n, None, self.label, self.axis, f"{self.axis} slice {n}") for n in range(count))
+        return volume, tuple(
+            Prompt(n, None, label, self.axis, f"{self.axis} slice {n}") for n in range(count) for label in self.labels
+        )
 
 
 def prompts_from_masks(
@@ -224,6 +227,17 @@ def prompts_from_masks(
     """
     _check_axis(axis, "axis")
     return [MaskPrompts(case, split.labels, axis, min_foreground, components) for case in cases_of(split, part)]
+
+
+def whole_slices(images: Sequence[PromptSource], labels: Mapping[str, int], axis: str = "axial") -> list[PromptSource]:
+    """Images with one prompt a slice and label, in place of the prompts that they have: for a network with classes.
+
+    Args:
+        images: whose names and files are taken.
+        labels: name -> value, in the order of the classes.
+        axis: slice axis.
+    """
+    return [WholeSlicePrompts(image.name, image.image, tuple(labels.values()), axis) for image in images]
 
 
 def read_prompts(path: str | Path, axis: str = "axial", folder: str | Path | None = None) -> list[ListedPrompts]:

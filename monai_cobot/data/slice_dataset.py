@@ -80,6 +80,12 @@ class SliceDataset(Dataset):
     * ``box``: (4,) float32, xyxy, half-open, in pixels of the slice;
     * ``case``, ``label_name``: str; ``slice``: int, the voxel index along the axis, in LPS.
 
+    With ``classes``, every slice is one sample with all labels in it, and has no box:
+
+    * ``label``: (1, H, W) float32, 0 in the background and k in the k-th of the labels; where structures overlap, the
+      first of them;
+    * ``image``, ``case`` and ``slice`` as above.
+
     Samples are ordered by case, slice, label and component, so that neighbours share their image.
 
     The random numbers of a sample depend on the seed, the epoch and the sample's index alone: a run is the same with
@@ -103,6 +109,8 @@ class SliceDataset(Dataset):
         cache_dir: a folder on a fast disk that holds the slices beyond that; nothing stays there. None for the system's
             folder for temporary files.
         part: what the cases are for, such as "training", for the progress bar and messages.
+        classes: whether a sample is a slice with all labels. Slices without a label are samples too, or what is found
+            in them would never be seen; ``min_foreground`` and ``components`` have no part in it.
         may_be_empty: whether no sample may be left, as in one of several processes that share the cases.
         progress: whether a progress bar is shown in a terminal while the cases are read.
 
@@ -129,6 +137,7 @@ class SliceDataset(Dataset):
         memory_gb: float = 4.0,
         cache_dir: str | Path | None = None,
         part: str = "all",
+        classes: bool = False,
         may_be_empty: bool = False,
         progress: bool = True,
     ) -> None:
@@ -141,6 +150,7 @@ class SliceDataset(Dataset):
         if digest and (changing := image_augmentations(transform)):
             raise ValueError(f"an image that {', '.join(changing)} changes at random has no digest that stays.")
         self.label_names = list(labels)
+        self.classes = classes
         self.preset = find_preset(preset)
         self.axis = axis
         self.min_foreground = min_foreground
@@ -172,15 +182,10 @@ class SliceDataset(Dataset):
     def __getitem__(self, index: int) -> Any:
         case_index, position, label_index, component = (int(number) for number in self._rows[index])
         case = self._cases[case_index]
-        mask = _label_in_slice(case.label_maps[position], self._label_values[label_index])
-        if component:
-            mask = _components(mask) == component
         sample: Any = {
             "image": scale_intensity(case.images[position], case.low, case.high),
-            "label": torch.from_numpy(mask[None].astype(np.float32)),
-            "box": box_from_mask(mask),
+            **self._truth(case.label_maps[position], label_index, component),
             "case": case.name,
-            "label_name": self.label_names[label_index],
             "slice": int(case.indices[position]),
         }
         if isinstance(self.transform, Randomizable):
@@ -208,14 +213,46 @@ class SliceDataset(Dataset):
         """Name of a sample's case, without loading it."""
         return self._cases[self._rows[index, 0]].name
 
-    def label_of(self, index: int) -> str:
-        """Name of a sample's label, without loading it."""
-        return self.label_names[self._rows[index, 2]]
+    def labels_of(self, index: int) -> list[str]:
+        """Names of a sample's labels, without loading its image: one, or with classes all that the slice shows."""
+        case_index, position, label_index, _ = self._rows[index]
+        if not self.classes:
+            return [self.label_names[label_index]]
+        label_maps = self._cases[case_index].label_maps[position]
+        shown = zip(self.label_names, self._label_values, strict=True)
+        return [name for name, value in shown if _label_in_slice(label_maps, value).any()]
+
+    def one_label(self, index: int, label: str) -> dict[str, Any]:
+        """A sample with the mask of one of its labels, to be shown.
+
+        With classes, ``label`` is 0 or 1 there, ``label_name`` the label's name and ``class`` its number from 1 on.
+        """
+        sample: dict[str, Any] = self[index]
+        if not self.classes:
+            return sample
+        number = self.label_names.index(label) + 1
+        return {**sample, "label": (sample["label"] == number).float(), "label_name": label, "class": number}
 
     @property
     def cases(self) -> list[str]:
         """Names of the cases that have at least one sample."""
         return [case.name for case in self._cases]
+
+    def _truth(self, label_maps: np.ndarray, label_index: int, component: int) -> dict[str, Any]:
+        """What is true in a slice (N, H, W): the mask of a label with its box, or with classes the numbers of all."""
+        if self.classes:
+            numbers = np.zeros(label_maps.shape[1:], dtype=np.float32)
+            for number, value in reversed(list(enumerate(self._label_values, start=1))):
+                numbers[_label_in_slice(label_maps, value)] = number
+            return {"label": torch.from_numpy(numbers[None])}
+        mask = _label_in_slice(label_maps, self._label_values[label_index])
+        if component:
+            mask = _components(mask) == component
+        return {
+            "label": torch.from_numpy(mask[None].astype(np.float32)),
+            "box": box_from_mask(mask),
+            "label_name": self.label_names[label_index],
+        }
 
     def _load(self, case: Case) -> LoadedCase | None:
         try:
@@ -234,7 +271,9 @@ class SliceDataset(Dataset):
             if not areas.any():
                 self._skip(loaded.case, "the label is absent", self.label_names[label_index])
                 continue
-            slices = np.flatnonzero(areas >= self.min_foreground)
+            if self.classes:
+                continue
+            slices = np.flatnonzero(areas >= self.min_foreground).tolist()
             numbers = [(n, c) for n in slices for c in (self._large_components(mask[n]) if self.components else (0,))]
             if not numbers:
                 part = "component" if self.components else "slice"
@@ -244,6 +283,8 @@ class SliceDataset(Dataset):
                     self.label_names[label_index],
                 )
             found += [(n, label_index, c) for n, c in numbers]
+        if self.classes:
+            found = [(n, 0, 0) for n in range(len(label_maps))]
         if not found:
             return _NO_ROWS
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,11 +20,18 @@ class CaseDice(Metric):
     MONAI's evaluators with ``decollate=False``; reads ``case`` and ``label_name`` of the batch, and ``pred`` and
     ``label``, (B, 1, H, W) of zeros and ones, of the output.
 
+    With ``labels`` a slice has the masks of all of them, (B, K, H, W), and ``label_name`` is not read. A label that is
+    neither in a case nor found in it has no DSC there; one that is found where there is none has 0.
+
     The metric's value is the mean over each label's cases, then over the labels; ``scores`` holds them all.
+
+    Args:
+        labels: names of the K labels, for masks of all of them; None where each mask is of the label that it names.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, labels: Sequence[str] | None = None) -> None:
         self.scores = CaseScores()
+        self.labels = None if labels is None else list(labels)
         super().__init__()
 
     def reset(self) -> None:
@@ -33,7 +40,13 @@ class CaseDice(Metric):
 
     def iteration_completed(self, engine: Any) -> None:
         """Count the voxels of a batch of slices."""
-        self.update((engine.state.batch["case"], engine.state.batch["label_name"], engine.state.output))
+        batch, masks = engine.state.batch, engine.state.output
+        if self.labels is None:
+            self.update((batch["case"], batch["label_name"], masks))
+            return
+        for number, label in enumerate(self.labels):
+            of_label = {name: masks[name][:, number : number + 1] for name in ("pred", "label")}
+            self.update((batch["case"], [label] * len(batch["case"]), of_label))
 
     def update(self, output: tuple[list[str], list[str], dict[str, torch.Tensor]]) -> None:
         """Count the voxels of (cases, label names, {"pred": ..., "label": ...})."""
@@ -78,5 +91,6 @@ def _scores(parts: list[dict[tuple[str, str], torch.Tensor]]) -> CaseScores:
             total[key] = total.get(key, 0) + count
     scores = CaseScores()
     for (case, label), count in sorted(total.items(), key=lambda item: item[0][::-1]):
-        scores.add(case, label, dice_coefficient(*count.tolist()))
+        if count.any():
+            scores.add(case, label, dice_coefficient(*count.tolist()))
     return scores

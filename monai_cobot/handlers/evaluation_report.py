@@ -45,7 +45,7 @@ class EvaluationReport:
         middles = middle_samples(self.dataset)
         shown = choose_shown({key for keys in of_all_processes(list(middles)) for key in keys})
         own = [key for key in shown if key in middles]
-        samples = [self.dataset[middles[key]] for key in own]
+        samples = [self.dataset.one_label(middles[key], key[0]) for key in own]
         own_overlays = dict(zip(own, overlays_of(samples, predict_masks(self.network, samples)), strict=True))
         overlays = {key: overlay for part in of_all_processes(own_overlays) for key, overlay in part.items()}
         if place_of_process()[0] == 0:

@@ -25,14 +25,15 @@ def choose_samples(dataset: SliceDataset) -> list[dict[str, Any]]:
         dataset: slices as they are in their files.
     """
     middles = middle_samples(dataset)
-    return [dataset[middles[shown]] for shown in choose_shown(middles)]
+    return [dataset.one_label(middles[shown], shown[0]) for shown in choose_shown(middles)]
 
 
 def middle_samples(dataset: SliceDataset) -> dict[Shown, int]:
     """The sample in the middle of each label of each case."""
     groups: dict[Shown, list[int]] = {}
     for index in range(len(dataset)):
-        groups.setdefault((dataset.label_of(index), dataset.case_of(index)), []).append(index)
+        for label in dataset.labels_of(index):
+            groups.setdefault((label, dataset.case_of(index)), []).append(index)
     return {shown: indices[len(indices) // 2] for shown, indices in groups.items()}
 
 
@@ -54,14 +55,18 @@ def choose_shown(there: Iterable[Shown]) -> list[Shown]:
 
 @torch.no_grad()
 def predict_masks(network: nn.Module, samples: Sequence[dict[str, Any]]) -> list[np.ndarray]:
-    """The mask of each sample as the network sees it, (H, W) bool; the network's mode is left as it was."""
+    """The mask of each sample's label as the network sees it, (H, W) bool; the network's mode is left as it was."""
     device = next(network.parameters()).device
     training = network.training
     network.eval()
     masks = []
     for sample in samples:
-        logits = network(sample["image"][None].to(device), sample["box"][None].to(device))
-        masks.append((logits[0, 0] > 0).cpu().numpy())
+        image = sample["image"][None].to(device)
+        if "class" in sample:
+            mask = network(image)[0].argmax(dim=0) == sample["class"]
+        else:
+            mask = network(image, sample["box"][None].to(device))[0, 0] > 0
+        masks.append(mask.cpu().numpy())
     network.train(training)
     return masks
 
@@ -86,7 +91,7 @@ def overlays_of(
                 "truth": truth,
                 "before": earlier,
                 "after": mask,
-                "box": sample["box"],
+                "box": sample.get("box"),
                 "title": f"{sample['case']}, {sample['label_name']}, slice {sample['slice']}",
                 "dice_before": None if earlier is None else mask_dice(earlier, truth),
                 "dice_after": mask_dice(mask, truth),

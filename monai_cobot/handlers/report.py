@@ -15,7 +15,7 @@ from monai_cobot.handlers.case_dice import dice_of
 from monai_cobot.handlers.history import TrainingHistory
 from monai_cobot.handlers.overlays import choose_samples, overlays_of, predict_masks
 from monai_cobot.peft import Adapter
-from monai_cobot.reports import dice_table, overlay_sheet, plot_training_curves, write_csv
+from monai_cobot.reports import CaseScores, dice_table, overlay_sheet, plot_training_curves, write_csv
 from monai_cobot.transforms import inscribed_ellipse
 
 
@@ -24,8 +24,8 @@ class TrainingReport:
 
     "Zero-shot" is the network before any training, where that was validated, also in a training that is resumed, and
     "fine-tuned" the best epoch, whose adapter it loads into the network; beside them stands the ellipse inscribed in
-    the box, which needs neither image nor network. A training that is interrupted from the keyboard is reported
-    likewise, as far as it came. Attach it to the trainer before the :class:`TrainingCheckpoint`.
+    the box, where there is one, which needs neither image nor network. A training that is interrupted from the keyboard
+    is reported likewise, as far as it came. Attach it to the trainer before the :class:`TrainingCheckpoint`.
 
     Args:
         history: what every epoch reached.
@@ -71,7 +71,9 @@ class TrainingReport:
         weights = self.folder / "best" / "adapter_model.safetensors"
         self.adapter.load_state_dict(load_file(weights))
         curves = plot_training_curves(self.history.epochs, self.folder / "curves.png", title=self.title)
-        ellipse = dice_of(self.dataset, lambda sample: inscribed_ellipse(sample["box"], sample["label"].shape[-2:]))
+        ellipse = CaseScores()
+        if not self.dataset.classes:
+            ellipse = dice_of(self.dataset, lambda sample: inscribed_ellipse(sample["box"], sample["label"].shape[-2:]))
         columns = {"ellipse": ellipse, "zero-shot": self.history.before, "fine-tuned": best}
         columns = {name: scores for name, scores in columns.items() if len(scores)}
         overlays = overlays_of(self._samples, predict_masks(self.network, self._samples), self._before)

@@ -4,7 +4,8 @@ from monai_cobot.networks.attention import FusedAttention
 from monai_cobot.networks.backends import AcceleratedSam, BackendChoice, BackendError, accelerate
 from monai_cobot.networks.block import FusedBlock, set_attention
 from monai_cobot.networks.checkpoint import base_weights_sha256, load_checkpoint, load_into
-from monai_cobot.networks.decoding import decode_masks
+from monai_cobot.networks.class_head import ClassHead, class_head_of
+from monai_cobot.networks.decoding import decode_classes, decode_masks
 from monai_cobot.networks.encoder import ImageEncoder, frozen_depth, set_gradient_checkpointing
 from monai_cobot.networks.promptable import FrozenFeatures, PromptableSam
 from monai_cobot.networks.sam import build_sam
@@ -16,6 +17,7 @@ __all__ = [
     "AcceleratedSam",
     "BackendChoice",
     "BackendError",
+    "ClassHead",
     "FrozenFeatures",
     "FusedAttention",
     "FusedBlock",
@@ -25,6 +27,8 @@ __all__ = [
     "accelerate",
     "base_weights_sha256",
     "build_sam",
+    "class_head_of",
+    "decode_classes",
     "decode_masks",
     "frozen_depth",
     "load_checkpoint",

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from monai_cobot.networks._segment_anything import DecoderAttention, MaskDecoder, Sam, TwoWayAttentionBlock
+from monai_cobot.networks.class_head import ClassHead
 from monai_cobot.networks.prompts import embed_grid
 
 
@@ -30,19 +31,42 @@ def decode_masks(sam: Sam, embeddings: Tensor, sparse: Tensor) -> tuple[Tensor, 
     height, width = embeddings.shape[-2:]
     output_tokens = torch.cat((decoder.iou_token.weight, decoder.mask_tokens.weight))
     tokens = torch.cat((output_tokens.expand(images, prompts, -1, -1), sparse.to(output_tokens.dtype)), dim=2)
-    dense = sam.prompt_encoder.no_mask_embed.weight
-    image = embeddings.flatten(2).transpose(1, 2) + dense  # (B, h w, C)
-    positions = embed_grid(sam.prompt_encoder).to(image.dtype)  # (h w, C)
-
-    queries, keys = _transform(decoder, tokens, image, positions)
+    queries, upscaled = _attend_to_image(sam, embeddings, tokens)
     hypernetwork = decoder.output_hypernetworks_mlps[0]
     quality = decoder.iou_prediction_head(queries[:, :, 0])[..., 0]
-    # (B N, C, h, w) seen over (B, N, h w, C)
-    features = keys.flatten(0, 1).transpose(1, 2).unflatten(2, (height, width))
-    upscaled = decoder.output_upscaling(features)  # (B N, C / 8, 4 h, 4 w)
     weights = hypernetwork(queries[:, :, 1]).flatten(0, 1).unsqueeze(1)  # (B N, 1, C / 8)
     logits = weights @ upscaled.flatten(2)  # (B N, 1, 16 h w)
     return logits.reshape(images, prompts, 4 * height, 4 * width), quality
+
+
+def decode_classes(sam: Sam, head: ClassHead, embeddings: Tensor) -> Tensor:
+    """Decode one mask a class, and one of the background, without a prompt; see :class:`ClassHead`.
+
+    Args:
+        sam: whose weights are used.
+        head: of the classes.
+        embeddings: (B, C, h, w), the image embeddings.
+
+    Returns:
+        logits (B, K + 1, 4 h, 4 w), the background first; their softmax is the probability of each class.
+    """
+    decoder = sam.mask_decoder
+    images, _, height, width = embeddings.shape
+    tokens = torch.cat((decoder.iou_token.weight, head.tokens)).expand(images, 1, -1, -1)  # (B, 1, 1 + K + 1, C)
+    queries, upscaled = _attend_to_image(sam, embeddings, tokens)
+    weights = head.mask_weights(decoder, queries[:, 0, 1:])  # (B, K + 1, C / 8)
+    return (weights @ upscaled.flatten(2)).unflatten(2, (4 * height, 4 * width))
+
+
+def _attend_to_image(sam: Sam, embeddings: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings (B, C, h, w), tokens (B, N, T, C) -> tokens that have seen the image, (B N, C / 8, 4 h, 4 w)."""
+    height, width = embeddings.shape[-2:]
+    image = embeddings.flatten(2).transpose(1, 2) + sam.prompt_encoder.no_mask_embed.weight  # (B, h w, C)
+    positions = embed_grid(sam.prompt_encoder).to(image.dtype)  # (h w, C)
+    queries, keys = _transform(sam.mask_decoder, tokens, image, positions)
+    # (B N, C, h, w) seen over (B, N, h w, C)
+    features = keys.flatten(0, 1).transpose(1, 2).unflatten(2, (height, width))
+    return queries, sam.mask_decoder.output_upscaling(features)
 
 
 def _transform(decoder: MaskDecoder, tokens: Tensor, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_cobot.networks._segment_anything import Sam
-from monai_cobot.networks.decoding import decode_masks
+from monai_cobot.networks.class_head import class_head_of
+from monai_cobot.networks.decoding import decode_classes, decode_masks
 from monai_cobot.networks.encoder import use_own_encoder
 from monai_cobot.networks.frame import (
     boxes_to_sam_frame,
@@ -23,6 +24,11 @@ from monai_cobot.networks.frame import (
 )
 from monai_cobot.networks.precision import WORTH_HOLDING, HeldWeights, autocast_to, computing_type
 from monai_cobot.networks.prompts import embed_boxes, embed_points
+
+_NO_PROMPTS = (
+    "This SAM was adapted to segment classes without prompts (head='classes'): call it with the image alone, or take "
+    "an adapter that was trained with boxes."
+)
 
 
 class FrozenFeatures(NamedTuple):
@@ -43,6 +49,9 @@ class PromptableSam(nn.Module):
     Sizes, normalisation and padding are SAM's own (``segment_anything``'s ``Sam.preprocess`` and
     ``Sam.postprocess_masks``) and happen inside. ``encode`` and ``decode`` are the two halves of ``forward``, so that
     an image embedding can be kept for many prompts.
+
+    A SAM that was adapted to classes (:class:`~monai_cobot.networks.ClassHead`) takes no boxes and gives the logits of
+    all classes.
 
     Args:
         sam: with or without adapters.
@@ -78,17 +87,26 @@ class PromptableSam(nn.Module):
 
         Returns:
             logits (B, 1, H, W) or (B, N, H, W) in float32, above 0 inside the mask; with the image's metadata if it is
-            a MetaTensor.
+            a MetaTensor. Of a SAM with classes (B, K + 1, H, W), the background first, whose softmax is the
+            probability.
 
         Raises:
-            ValueError: the image or the boxes are of a wrong shape or type, or a box is empty, inverted, not finite or
-                outside.
+            ValueError: the image or the boxes are of a wrong shape or type; a box is empty, inverted, not finite or
+                outside; or there are boxes, and the SAM was adapted to classes.
         """
         _check_image(image)
         image_shape = (int(image.shape[-2]), int(image.shape[-1]))
+        head = class_head_of(self.sam)
+        if head is not None and boxes is not None:
+            raise ValueError(_NO_PROMPTS)
         boxes = _checked_boxes(boxes, image, image_shape)  # before the encoder, which takes long
         embedding = self.encode(image) if features is None else self.encode_rest(features)
-        logits, _ = self._decode(embedding, self._embed_boxes(boxes, image_shape), image_shape)
+        if head is None:
+            logits, _ = self._decode(embedding, self._embed_boxes(boxes, image_shape), image_shape)
+        else:
+            with self._autocast():
+                logits = decode_classes(self.sam, head, embedding)
+            logits = self._resize_to_image(logits.float(), image_shape)
         if isinstance(image, MetaTensor):
             return MetaTensor(logits).copy_meta_from(image)
         return logits
@@ -193,8 +211,10 @@ class PromptableSam(nn.Module):
 
         Raises:
             ValueError: as in ``forward`` for the boxes; the points or labels are of a wrong shape, outside the image or
-                of an unknown label; or the embedding is of another SAM or image size.
+                of an unknown label; the embedding is of another SAM or image size; or the SAM was adapted to classes.
         """
+        if class_head_of(self.sam) is not None:
+            raise ValueError(_NO_PROMPTS)
         encoder = self.sam.prompt_encoder
         expected = (encoder.embed_dim, *encoder.image_embedding_size)
         if embedding.ndim != 4 or tuple(embedding.shape[1:]) != expected:

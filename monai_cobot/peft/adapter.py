@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from monai_cobot.networks._segment_anything import Sam
 from monai_cobot.networks.checkpoint import base_weights_sha256
+from monai_cobot.networks.class_head import ATTRIBUTE as CLASS_HEAD
+from monai_cobot.networks.class_head import ClassHead, unused_with_classes
 
 from .bottleneck import DownProjection
 from .decoder import DECODER_MODES, low_rank_decoder
@@ -27,7 +29,9 @@ ORCHESTRATION_DEFAULTS = {
 }
 
 
-def adapt(sam: Sam, method: str, orchestrate: bool = False, decoder: str = "full", **options: Any) -> Adapter:
+def adapt(
+    sam: Sam, method: str, orchestrate: bool = False, decoder: str = "full", classes: int | None = None, **options: Any
+) -> Adapter:
     """Make a SAM ready for parameter-efficient fine-tuning, in place.
 
     SAM's own weights are frozen and the method's modules are put in, on the device and in the type of what they adapt;
@@ -39,6 +43,8 @@ def adapt(sam: Sam, method: str, orchestrate: bool = False, decoder: str = "full
         orchestrate: put COBOT over the method's bottlenecks (:class:`CrossBlockOrchestrator`).
         decoder: the mask decoder is trained (``"full"``), kept (``"frozen"``) or given LoRA (``"lora"``). The method
             ``freeze`` keeps it in any case.
+        classes: segment so many classes and a background without prompts, with a trained
+            :class:`~monai_cobot.networks.ClassHead`; None for masks of boxes.
         **options: the method's own options, such as ``rank=4`` or ``bottleneck=16``, and with ``orchestrate=True``
             those of :class:`CrossBlockOrchestrator`: ``relation``, ``hypercomplex``, ``quaternion_init`` and
             ``coefficients``.
@@ -48,7 +54,8 @@ def adapt(sam: Sam, method: str, orchestrate: bool = False, decoder: str = "full
 
     Raises:
         ValueError: for an unknown method, option or decoder mode, a SAM that is adapted already, a method without
-            a bottleneck to orchestrate, or a width that quaternions cannot have. The SAM is then unchanged.
+            a bottleneck to orchestrate, a width that quaternions cannot have, or classes with ``freeze``, which trains
+            nothing. The SAM is then unchanged.
     """
     method_class = find_method(method)
     allowed = inspect.signature(method_class).parameters
@@ -65,7 +72,7 @@ def adapt(sam: Sam, method: str, orchestrate: bool = False, decoder: str = "full
     chosen = method_class(**{name: value for name, value in options.items() if name in allowed})
     # with the defaults, so that a saved adapter stays what it is where a default changes
     orchestration = ORCHESTRATION_DEFAULTS | {name: options[name] for name in options if name not in allowed}
-    return Adapter(sam, chosen, orchestration if orchestrate else None, decoder)
+    return Adapter(sam, chosen, orchestration if orchestrate else None, decoder, classes)
 
 
 class Adapter:
@@ -75,10 +82,18 @@ class Adapter:
         method: the method with its options.
         orchestration: COBOT's options, or None where it is not used (any more).
         decoder: ``"full"``, ``"frozen"`` or ``"lora"``.
+        classes: how many classes are segmented without prompts; None where boxes are prompts.
         base_sha256: SHA-256 of the SAM's weights before it was adapted.
     """
 
-    def __init__(self, sam: Sam, method: Method, orchestration: Mapping[str, Any] | None, decoder: str) -> None:
+    def __init__(
+        self,
+        sam: Sam,
+        method: Method,
+        orchestration: Mapping[str, Any] | None,
+        decoder: str,
+        classes: int | None = None,
+    ) -> None:
         if decoder not in DECODER_MODES:
             raise ValueError(f"Unknown decoder mode {decoder!r}; choose one of {', '.join(DECODER_MODES)}.")
         present = getattr(sam, "adapted_with", None)
@@ -87,12 +102,15 @@ class Adapter:
                 f"This SAM is adapted already (with {present!r}); call remove() on that adapter or build a new SAM."
             )
         if method.name == "freeze":
+            if classes is not None:
+                raise ValueError("Method 'freeze' trains nothing, and classes have to be learned: choose another one.")
             decoder = "frozen"
         elif method.name == "decoder_only" and decoder == "frozen":
             raise ValueError("Method 'decoder_only' with decoder='frozen' trains nothing; choose 'full' or 'lora'.")
         self._sam: Sam | None = sam
         self.method = method
         self.decoder = decoder
+        self.classes = classes
         self.orchestration = None if orchestration is None else dict(orchestration)
 
         # All that can fail comes first, so that a failure leaves the SAM as it was.
@@ -102,7 +120,12 @@ class Adapter:
             modules.update(low_rank_decoder(sam))
         unfrozen = list(method.unfrozen(sam))
         if decoder == "full":
-            unfrozen += [f"mask_decoder.{name}" for name, _ in sam.mask_decoder.named_parameters()]
+            unfrozen += [
+                f"mask_decoder.{name}"
+                for name, _ in sam.mask_decoder.named_parameters()
+                if classes is None or not unused_with_classes(name)
+            ]
+        class_head = None if classes is None else ClassHead(sam.mask_decoder, classes)
         self.base_sha256 = base_weights_sha256(sam)
 
         base_names = set(sam.state_dict())
@@ -115,6 +138,8 @@ class Adapter:
         if orchestrator is not None:
             sam.image_encoder.add_module("orchestrator", orchestrator.to(next(sam.image_encoder.parameters())))
             self._refresh_hook = sam.image_encoder.register_forward_pre_hook(orchestrator.refresh)
+        if class_head is not None:
+            sam.mask_decoder.add_module(CLASS_HEAD, class_head)
         sam.adapted_with = method.name
 
         parameters = dict(sam.named_parameters())
@@ -268,6 +293,8 @@ class Adapter:
             with contextlib.suppress(TypeError):  # what cannot be merged is not merged
                 module.unmerge()
         self._detach_orchestrator()
+        if self.classes is not None:
+            delattr(self.sam.mask_decoder, CLASS_HEAD)
         for name, original in self._originals.items():
             # where the SAM was moved or loaded anew meanwhile, its parameters may be other objects
             for key, _ in original.named_parameters(recurse=False):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ class AdapterConfig:
         base_sha256: SHA-256 of that SAM's weights, as :func:`~monai_cobot.networks.base_weights_sha256` takes it.
         weights_sha256: SHA-256 of the adapter's weights file's tensors.
         preset: the intensity preset that its images were scaled with.
-        labels: what it segments, name -> value in the label maps it was trained on.
+        labels: what it segments, name -> value in the label maps it was trained on; of an adapter with classes in the
+            order of the classes.
+        classes: how many classes it segments without prompts; None where boxes are prompts.
         details: whatever else is worth knowing, such as the data set and the validation DSC.
         package_version: version of monai_cobot that wrote it.
         format: version of this layout.
@@ -63,9 +66,22 @@ class AdapterConfig:
     weights_sha256: str = ""
     preset: str | None = None
     labels: dict[str, int] = field(default_factory=dict)
+    classes: int | None = None
     details: dict[str, Any] = field(default_factory=dict)
     package_version: str = monai_cobot.__version__
     format: int = FORMAT
+
+    def check_labels(self, labels: Mapping[str, int]) -> None:
+        """Whether an adapter with classes has these, in this order; one for boxes takes any.
+
+        Raises:
+            ValueError: it has not.
+        """
+        if self.classes is not None and list(labels) != list(self.labels):
+            raise ValueError(
+                f"the adapter segments the classes {', '.join(self.labels)}, in this order, and not "
+                f"{', '.join(labels)}; leave label out, or choose another adapter."
+            )
 
 
 def save_adapter(
@@ -105,6 +121,7 @@ def save_adapter(
         weights_sha256=hashlib.sha256(save(tensors)).hexdigest(),
         preset=preset,
         labels=labels or {},
+        classes=adapter.classes,
         details=details or {},
     )
     try:
@@ -165,6 +182,7 @@ def load_adapter(sam: Sam, folder: str | os.PathLike[str]) -> Adapter:
             config.method,
             orchestrate=config.orchestration is not None,
             decoder=config.decoder,
+            classes=config.classes,
             **config.method_options,
             **(config.orchestration or {}),
         )

@@ -28,8 +28,8 @@ class OverlaySample(TypedDict):
     """The prediction before training, as ``truth``; None where there is none."""
     after: Array
     """The prediction after training, as ``truth``."""
-    box: Array | Sequence[float]
-    """The prompt: (4,) xyxy, half-open, in pixels of the image."""
+    box: Array | Sequence[float] | None
+    """The prompt: (4,) xyxy, half-open, in pixels of the image; None where there was none."""
     title: str
     """What a reader needs to find the slice again: case, label, slice."""
     dice_before: float | None
@@ -72,7 +72,7 @@ class CheckedSample:
     truth: NDArray[np.bool_]
     before: Prediction | None
     after: Prediction
-    box: tuple[float, float, float, float]
+    box: tuple[float, float, float, float] | None
     title: str
 
     def whole(self, aspect: float) -> Window:
@@ -82,11 +82,14 @@ class CheckedSample:
 
     def enlarged(self, aspect: float) -> Window | None:
         """A window of the given height to width around the object, or None where it is large enough as it is."""
+        regions = [] if self.box is None else [self.box]
         rows, columns = np.nonzero(self.truth)
-        left, top, right, bottom = self.box
         if rows.size:
-            left, right = min(left, columns.min()), max(right, columns.max() + 1)
-            top, bottom = min(top, rows.min()), max(bottom, rows.max() + 1)
+            regions.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+        if not regions:
+            return None
+        left, top = (min(region[side] for region in regions) for side in (0, 1))
+        right, bottom = (max(region[side] for region in regions) for side in (2, 3))
         height, width = self.truth.shape
         extent = max(right - left, bottom - top)
         if extent >= _TINY * max(height, width):
@@ -129,7 +132,7 @@ def check_sample(sample: OverlaySample) -> CheckedSample:
         truth=_mask(sample["truth"], "truth", shape, title),
         before=None if before is None else _prediction(before, sample["dice_before"], "before", shape, title),
         after=_prediction(sample["after"], sample["dice_after"], "after", shape, title),
-        box=_box(sample["box"], shape, title),
+        box=None if (box := sample["box"]) is None else _box(box, shape, title),
         title=title,
     )
 

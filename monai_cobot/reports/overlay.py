@@ -37,7 +37,7 @@ _LOWEST, _HIGHEST = 0.6, 1.4
 
 
 def overlay_sheet(samples: Sequence[OverlaySample], path: str | os.PathLike[str], *, title: str) -> Path:
-    """Draw one row a sample: the image with the box, then the truth, then each prediction over the truth.
+    """Draw one row a sample: the image with its box, if any, then the truth, then each prediction over the truth.
 
     Outlines run along the edges of pixels, so they show the masks as they are. Where the object is tiny, the panels of
     its row after the first show an enlarged part, which the first one frames; what a prediction has outside that part
@@ -60,7 +60,8 @@ def overlay_sheet(samples: Sequence[OverlaySample], path: str | os.PathLike[str]
     if not 1 <= len(samples) <= _MOST_SAMPLES:
         raise ValueError(f"a sheet holds 1 to {_MOST_SAMPLES} samples, got {len(samples)}")
     checked = [check_sample(sample) for sample in samples]
-    columns = ["image and box", "truth", "zero-shot", "fine-tuned"]
+    context = "image" if all(sample.box is None for sample in checked) else "image and box"
+    columns = [context, "truth", "zero-shot", "fine-tuned"]
     if all(sample.before is None for sample in checked):
         columns[2:] = ["prediction"]
 
@@ -84,6 +85,7 @@ def overlay_sheet(samples: Sequence[OverlaySample], path: str | os.PathLike[str]
 
 
 _COLUMN_COLOURS = {
+    "image": None,
     "image and box": BOX_COLOUR,
     "truth": TRUTH_COLOUR,
     "zero-shot": BEFORE_COLOUR,
@@ -115,8 +117,11 @@ class _Sheet:
         drawn = self.figure.text(left / self._width, 1 - baseline / self._height, text, parse_math=False, **look)
         shrink_to_fit(drawn, self._width - left - _MARGIN)
 
-    def heading(self, left: float, baseline: float, text: str, colour: str) -> None:
-        """A column's heading after a stroke of its colour: the headings are the legend."""
+    def heading(self, left: float, baseline: float, text: str, colour: str | None) -> None:
+        """A column's heading after a stroke of its colour, if it has one: the headings are the legend."""
+        if colour is None:
+            self.text(left, baseline, text, fontsize=11)
+            return
         middle = 1 - (baseline - 0.05) / self._height
         ends = [left / self._width, (left + 0.3) / self._width]
         for stroke, width in (("black", 4.5), (colour, 2.5)):
@@ -128,9 +133,10 @@ def _draw_row(sample: CheckedSample, panels: dict[str, Axes], aspect: float) -> 
     whole, enlarged = sample.whole(aspect), sample.enlarged(aspect)
     window = enlarged or whole
 
-    context = panels["image and box"]
+    context = panels.get("image and box") or panels["image"]
     _draw_image(context, sample.image, whole)
-    _draw_box(context, sample.box)
+    if sample.box is not None:
+        _draw_box(context, sample.box)
     if enlarged is not None:
         context.add_patch(_rectangle(enlarged, edgecolor="white", linewidth=1, linestyle=(0, (2, 3))))
         _write(context, f"dotted frame at right, {whole.width / enlarged.width:.1f} times enlarged")
@@ -139,7 +145,7 @@ def _draw_row(sample: CheckedSample, panels: dict[str, Axes], aspect: float) -> 
     _draw_outlines(panels["truth"], [(sample.truth, TRUTH_COLOUR, _NARROW)])
     if not sample.truth.any():
         _write(panels["truth"], "empty")
-    if enlarged is not None:
+    if enlarged is not None and sample.box is not None:
         _draw_box(panels["truth"], sample.box)
 
     judged = panels.get("fine-tuned") or panels["prediction"]

@@ -86,7 +86,7 @@ def test_an_adapters_masks_are_written_on_the_grids_of_the_files(
         slices = SliceDataset([case], split.labels, split.preset, min_foreground=1, progress=False)
         expected = np.zeros((1, *read_volume(case.image).array.shape[1:]), dtype=np.uint8)
         for name, value in PHANTOM_LABELS.items():
-            for sample in (slices[n] for n in range(len(slices)) if slices.label_of(n) == name):
+            for sample in (slices[n] for n in range(len(slices)) if slices.labels_of(n) == [name]):
                 with torch.no_grad():
                     mask = network(sample["image"][None], sample["box"][None])[0].numpy() > 0
                 plane = take_slice(expected, "axial", sample["slice"]).copy()

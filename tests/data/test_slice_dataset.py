@@ -246,3 +246,23 @@ def test_grey_images_stay_at_one_channel_until_one_in_colour_is_among_them(root:
     assert torch.equal(mixed["image"][0], grey[0]["image"].expand(3, -1, -1))
     assert torch.equal(plain["label"], torch.stack([grey[0]["label"], grey[1]["label"]]))
     assert plain["case"] == ["case0", "case0"]
+
+
+def test_with_classes_every_slice_is_a_sample_with_all_labels_and_no_box(root: Path) -> None:
+    samples = dataset(root, classes=True, labels={"pair": 2, "block": 1})
+    image, labels = case_arrays(seed=1)
+    depth = image.shape[2]
+    assert len(samples) == 3 * depth  # also those without foreground
+    sample = samples[depth + 2]
+    assert (sample["case"], sample["slice"]) == ("case1", 2)
+    assert "box" not in sample
+    truth = take_slice(labels[None], "axial", 2)
+    expected = np.where(truth == 2, 1, np.where(truth == 1, 2, 0))  # by the labels' order
+    assert (sample["label"].numpy() == expected).all()
+    assert samples.labels_of(depth + 2) == ["pair", "block"]
+    shown = samples.one_label(depth + 2, "block")
+    assert (shown["label"].numpy() == (truth == 1)).all()
+    assert (shown["class"], shown["label_name"]) == (2, "block")
+    empty = [n for n in range(len(samples)) if not samples.labels_of(n)]
+    assert empty
+    assert all(not samples[n]["label"].any() for n in empty)

@@ -41,3 +41,15 @@ def test_a_reset_forgets_all_slices():
     metric.reset()
     with pytest.raises(ValueError, match="no case has been scored"):
         metric.compute()
+
+
+def test_with_labels_a_slice_counts_for_all_of_them():
+    metric = CaseDice(["liver", "spleen", "tumour"])
+    engine = Engine(lambda engine, batch: None)
+    predicted = torch.cat([masks(4, 0), masks(2, 0), masks(0, 0)], dim=1)  # (2, 3, 1, 10)
+    true = torch.cat([masks(2, 2), masks(0, 0), masks(0, 0)], dim=1)
+    engine.state = State(batch={"case": ["a", "a"]}, output={"pred": predicted, "label": true}, metrics={})
+    metric.iteration_completed(engine)
+    metric.compute()
+    # the spleen is found where there is none, the tumour is neither there nor found
+    assert dict(metric.scores.scores) == {("a", "liver"): 0.5, ("a", "spleen"): 0.0}

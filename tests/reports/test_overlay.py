@@ -195,3 +195,16 @@ def test_an_ultrasound_and_an_mri_of_different_sizes_stand_on_one_sheet(tmp_path
     pixels = np.asarray(Image.open(path).convert("RGB"))
     assert extent(pixels, TRUTH_COLOUR) is not None
     assert extent(pixels, AFTER_COLOUR) is not None
+
+
+def test_without_boxes_the_image_stands_alone_and_a_tiny_object_is_still_enlarged(tmp_path):
+    tiny = square(100, 40, 46, 50, 56)
+    path = overlay_sheet([sample(box=None, truth=tiny, after=tiny, before=None)], tmp_path / "sheet.png", title="t")
+    assert Image.open(path).size[0] == 3 * PANEL + 2 * (STEP - PANEL) + 2 * LEFT
+    # an outline of 6 of 24 or more pixels' width, not of 6 of 100
+    columns = (
+        (np.abs(panel(path, "truth").astype(int) - np.round(255 * np.array(to_rgb(TRUTH_COLOUR)))) < 2).all(-1).any(0)
+    )
+    assert np.ptp(columns.nonzero()[0]) > 80
+    empty = np.zeros((100, 100), dtype=bool)
+    assert overlay_sheet([sample(box=None, truth=empty, before=None)], tmp_path / "empty.png", title="t").is_file()

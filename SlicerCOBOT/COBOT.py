@@ -327,7 +327,7 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return self.logic.drawn("vtkMRMLMarkupsFiducialNode", "COBOT outside", (0.9, 0.1, 0.1))
 
     def onDrawBox(self):
-        self.boxNode.RemoveAllControlPoints()  # Slicer would make another node beside one that is complete
+        self.logic.erase("COBOT box")
         self.logic.place(self.boxNode, persistent=False)
 
     def placePoints(self, node):
@@ -373,8 +373,8 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         with self.errorsShown():
             if self.session is not None:
                 self.session.accept()
-                for node in (self.boxNode, self.positiveNode, self.negativeNode):
-                    node.RemoveAllControlPoints()
+                for name in ("COBOT box", "COBOT inside", "COBOT outside"):
+                    self.logic.erase(name)
 
     def onCancel(self):
         self.background.cancel()
@@ -420,7 +420,14 @@ class COBOTLogic(ScriptedLoadableModuleLogic):
             node.CreateDefaultDisplayNodes()
             node.GetDisplayNode().SetSelectedColor(color)
             node.GetDisplayNode().SetPointLabelsVisibility(False)
+            node.GetDisplayNode().SetFillVisibility(False)  # or the box would hide what is in it
         return node
+
+    def erase(self, name):
+        """Take what was drawn away, with its node: a box whose points were removed cannot be drawn again."""
+        node = slicer.mrmlScene.GetFirstNodeByName(name)
+        if node is not None:
+            slicer.mrmlScene.RemoveNode(node)
 
     def place(self, node, persistent):
         """Let the next clicks in the views place points of a node."""

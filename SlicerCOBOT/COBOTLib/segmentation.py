@@ -121,7 +121,7 @@ class SegmentWriter:
             SegmentationError: the segment was removed. One that only lost voxels may be gone.
         """
         self._check(edit.segment_id)
-        with self._modifying():
+        with self._modifying(edit):
             if edit.added is not None:
                 self._erase(edit.segment_id, edit.added)
             for other, lost in edit.taken.items():
@@ -135,7 +135,7 @@ class SegmentWriter:
             SegmentationError: as ``undo``.
         """
         self._check(edit.segment_id)
-        with self._modifying():
+        with self._modifying(edit):
             for other, lost in edit.taken.items():
                 if self._segmentation.GetSegment(other) is not None:
                     self._erase(other, lost)
@@ -299,15 +299,16 @@ class SegmentWriter:
         offset = volume.offset_in(self._grid())
         return None if offset is None else VoxelBox(offset, tuple(map(int.__add__, offset, volume.dimensions)))
 
-    def _modifying(self) -> _Modifying:
-        return _Modifying(self.node)
+    def _modifying(self, edit: Edit) -> _Modifying:
+        return _Modifying(self.node, (edit.segment_id, *edit.taken))
 
 
 class _Modifying:
     """One event for all that changes in a segmentation; its surface in 3D views is made anew where it has one."""
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Any, segment_ids: tuple[str, ...]) -> None:
         self._node = node
+        self._segment_ids = segment_ids
 
     def __enter__(self) -> None:
         self._had_surface = self._node.GetSegmentation().ContainsRepresentation(_SURFACE)
@@ -316,6 +317,10 @@ class _Modifying:
     def __exit__(self, *_: object) -> None:
         if self._had_surface:
             self._node.GetSegmentation().CreateRepresentation(_SURFACE)
+        for name in self._segment_ids:
+            segment = self._node.GetSegmentation().GetSegment(name)
+            if segment is not None:
+                segment.Modified()  # slice views draw a changed labelmap only when its segment says so
         self._node.EndModify(self._was_modifying)
 
 

@@ -1,18 +1,14 @@
-"""Slicer's MRML core, with as much around it as ``slicer.util`` asks for.
-
-The wheel ``slicer-core`` has node classes, module logics and ``slicer.util``; the application, which holds the scene
-and the modules, is not in it. ``mrml`` stands in for that, with Slicer's own objects.
-"""
+"""What the tests of SlicerCOBOT share: a scene of Slicer's core, and nodes in it."""
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / "SlicerCOBOT"), str(HERE)]  # as Slicer does for its modules; and for ours here
+# as Slicer does for its modules; and for what is shared here
+sys.path[:0] = [str(HERE.parents[1] / "SlicerCOBOT"), str(HERE), str(HERE.parents[1] / "tools")]
 
 
 @pytest.fixture(scope="session")
@@ -24,32 +20,12 @@ def slicer():
 
 
 @pytest.fixture
-def mrml(slicer, monkeypatch):
+def mrml(slicer):
     """``slicer`` with an empty scene, the logics of the modules used here, and files in and out."""
-    scene = slicer.vtkMRMLScene()
-    application = slicer.vtkSlicerApplicationLogic()
-    application.SetMRMLScene(scene)
-    modules = SimpleNamespace()
-    logics = []
-    for name, kind in {
-        "colors": slicer.vtkSlicerColorLogic,
-        "volumes": slicer.vtkSlicerVolumesLogic,
-        "segmentations": slicer.vtkSlicerSegmentationsModuleLogic,
-        "markups": slicer.vtkSlicerMarkupsLogic,
-    }.items():
-        logic = kind()
-        logic.SetMRMLApplicationLogic(application)
-        logic.SetMRMLScene(scene)
-        application.SetModuleLogic(name.capitalize(), logic)
-        logics.append(logic)
-        setattr(modules, name, SimpleNamespace(logic=lambda logic=logic: logic))
-    monkeypatch.setattr(slicer, "mrmlScene", scene, raising=False)
-    monkeypatch.setattr(slicer, "modules", modules, raising=False)
-    yield slicer
-    scene.Clear(True)
-    for logic in logics:
-        logic.SetMRMLScene(None)
-    application.SetMRMLScene(None)
+    from slicer_scene import opened
+
+    with opened():
+        yield slicer
 
 
 @pytest.fixture

@@ -224,6 +224,20 @@ def test_a_segmentation_of_surfaces_is_refused_with_what_to_do(mrml, volume, add
         SegmentWriter(node, volume)
 
 
+def test_views_are_told_of_every_segment_that_changed(writer):
+    liver, spleen, kidney = (writer.add_segment(name) for name in NAMES)
+    writer.write(spleen, mask_of(ball((4, 7, 9), 3)))
+    told = []
+    segmentation = writer.node.GetSegmentation()
+    for name in (liver, spleen, kidney):
+        segmentation.GetSegment(name).AddObserver("ModifiedEvent", lambda *_, name=name: told.append(name))
+    edit = writer.write(liver, mask_of(ball((4, 7, 11), 3)))
+    for change in (lambda: None, lambda: writer.undo(edit), lambda: writer.redo(edit)):
+        change()
+        assert set(told) == {liver, spleen}
+        told.clear()
+
+
 def test_the_surface_in_3d_views_follows_the_mask(writer):
     segment = writer.add_segment("liver")
     writer.write(segment, mask_of(ball((4, 5, 5), 2)))

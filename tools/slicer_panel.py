@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-MODULE = pathlib.Path(__file__).resolve().parents[2] / "SlicerCOBOT"
+MODULE = pathlib.Path(__file__).resolve().parents[1] / "SlicerCOBOT"
 
 
 class Widget:

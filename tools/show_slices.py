@@ -29,13 +29,14 @@ from COBOTLib.jobs import Background, State  # noqa: E402
 from COBOTLib.session import Session  # noqa: E402
 
 PIXELS = 480
-BOX, INSIDE, OUTSIDE = (1.0, 0.8, 0.0), (0.1, 0.8, 0.2), (0.9, 0.1, 0.1)
+BOX, INSIDE, OUTSIDE = (1.0, 0.8, 0.0), (0.1, 0.8, 0.2), (0.9, 0.1, 0.1)  # as the panel has them
+SEGMENT = (0.2, 0.6, 1.0)
 MILLIMETRES = 180.0
 # voxels (i, j, k) of the CT, as a user would click them
-CENTER = (32.0, 41.0, 80.0)
-CORNERS = ((23.0, 32.0, 80.0), (40.0, 50.0, 80.0))
-POINTS_INSIDE = ((34.0, 46.0, 80.0),)
-POINTS_OUTSIDE = ((39.0, 35.0, 80.0),)
+CENTER = (79.0, 40.0, 93.0)
+CORNERS = ((69.0, 28.0, 93.0), (89.0, 46.0, 93.0))
+POINTS_INSIDE = ((77.0, 37.0, 93.0),)
+POINTS_OUTSIDE = ((88.0, 45.0, 93.0),)
 MANAGERS = ("vtkMRMLMarkupsDisplayableManager", "vtkMRMLSegmentationsDisplayableManager2D")
 
 
@@ -156,6 +157,7 @@ def steps(slicer: Any, data: Path, adapter: Path | None) -> dict[str, np.ndarray
     background, engine = Background(), InProcessEngine(adapters_folder=adapter, device="cpu")
     session = Session(ct, segmentation, engine, background)
     segment = session.writer.add_segment("kidney")
+    segmentation.GetSegmentation().GetSegment(segment).SetColor(SEGMENT)
 
     def run(request: drawing.Request) -> None:
         chosen = "bare vit_mini" if adapter is None else str(adapter)

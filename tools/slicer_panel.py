@@ -184,6 +184,8 @@ def stood_in(slicer: Any) -> Iterator[ModuleType]:
 
 def main() -> None:
     """Print what of the time until the panel is there is the module's own."""
+    import slicer.util
+    import vtk  # noqa: F401 - as numpy and slicer.util, loaded by the application before any module
     from slicer_scene import opened
 
     sys.path.insert(0, str(MODULE))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+from pathlib import Path
 from typing import Any
 
-# torch is not among them: the PyTorch extension installs the build that fits the computer.
-REQUIREMENTS = ("monai-cobot",)
+_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def missing() -> list[str]:
     """What is not installed, torch first. Nothing is imported."""
-    names = ["torch", *REQUIREMENTS]
-    return [name for name in names if not _is_installed(name)]
+    return [name for name in ("torch", "monai-cobot") if not _is_installed(name)]
 
 
 def install(torch_logic: Any, pip_install: Any) -> None:
@@ -33,10 +32,17 @@ def install(torch_logic: Any, pip_install: Any) -> None:
             )
         if torch_logic.installTorch(askConfirmation=True) is None:
             raise RuntimeError('PyTorch was not installed. Install it in the module "PyTorch".')
-    others = [name for name in needed if name != "torch"]
-    if others:
-        # pinned, so that pip keeps the build that the PyTorch extension chose
-        pip_install([*others, f"torch=={importlib.metadata.version('torch')}"])
+    if "monai-cobot" in needed:
+        # torch is pinned, so that pip keeps the build that the PyTorch extension chose for the computer
+        pip_install([_source(_CHECKOUT), f"torch=={importlib.metadata.version('torch')}"])
+
+
+def _source(checkout: Path) -> str:
+    """What pip installs the package from: the checkout that the module runs in, whose version is the same, if any."""
+    file = checkout / "pyproject.toml"
+    if file.is_file() and 'name = "monai-cobot"' in file.read_text(encoding="utf-8"):
+        return str(checkout)
+    return "monai-cobot"
 
 
 def _is_installed(name: str) -> bool:

@@ -94,12 +94,12 @@ class TorchLogic:
         return self.installs
 
 
-def test_only_what_is_missing_is_installed_and_torch_by_its_extension(monkeypatch):
+def test_only_what_is_missing_is_installed_and_torch_by_its_extension(monkeypatch, repository):
     asked = []
     monkeypatch.setattr(packages, "_is_installed", lambda name: name == "torch")
     packages.install(None, asked.append)
     assert len(asked) == 1
-    assert asked[0][0] == "monai-cobot"
+    assert asked[0][0] == str(repository)
     assert asked[0][1].startswith("torch==")
     monkeypatch.setattr(packages, "_is_installed", lambda name: False)
     with pytest.raises(RuntimeError, match="Extensions Manager"):
@@ -107,3 +107,9 @@ def test_only_what_is_missing_is_installed_and_torch_by_its_extension(monkeypatc
     with pytest.raises(RuntimeError, match="PyTorch was not installed"):
         packages.install(TorchLogic(None), asked.append)
     assert len(asked) == 1
+
+
+def test_a_module_outside_a_checkout_installs_the_published_package(tmp_path):
+    assert packages._source(tmp_path) == "monai-cobot"
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\n')
+    assert packages._source(tmp_path) == "monai-cobot"

@@ -133,7 +133,7 @@ def load() -> QWidget:
         panel.findChild(QComboBox, name).addItem(text)
     panel.findChild(QLineEdit, "serverLineEdit").setText("http://127.0.0.1:8000")
     panel.findChild(QWidget, "serverLineEdit").setEnabled(False)
-    panel.findChild(PathLineEdit, "adaptersPathLineEdit").line.setText("/home/me/adapters")
+    panel.findChild(PathLineEdit, "adaptersPathLineEdit").line.setText("adapters")
     panel.findChild(QLabel, "statusLabel").setText("Segmenting...")
     progress = panel.findChild(QWidget, "progressBar")
     progress.setRange(0, 60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -78,6 +79,8 @@ class SliceEncoder:
             if self._ahead and self._thread is None:
                 self._thread = threading.Thread(target=self._work_ahead, name="cobot-prefetch", daemon=True)
                 self._thread.start()
+                # a thread that Python's end stops inside PyTorch would abort the program
+                atexit.register(self.close)
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -88,6 +91,7 @@ class SliceEncoder:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
+            atexit.unregister(self.close)
 
     @contextmanager
     def _as_caller(self) -> Iterator[None]:

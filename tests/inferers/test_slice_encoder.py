@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 import time
 
@@ -73,6 +75,21 @@ def test_closing_stops_the_background_thread_at_once(shelf: AdapterShelf, volume
     encoder.prefetch(shelf.base, PRESET, "axial", range(20))
     assert encoder._thread is not None
     assert not encoder._thread.is_alive()
+
+
+def test_a_program_that_ends_without_closing_ends_as_any_other() -> None:
+    code = (
+        "import numpy as np\n"
+        "from monai_cobot.data import volume_from_array\n"
+        "from monai_cobot.inferers import AdapterShelf, EmbeddingCache\n"
+        "from monai_cobot.inferers.slice_encoder import SliceEncoder\n"
+        "from monai_cobot.networks import build_sam\n"
+        "volume = volume_from_array(np.random.default_rng(0).normal(size=(64, 64, 40)), np.eye(4), 'noise')\n"
+        "shelf = AdapterShelf(build_sam('vit_mini'))\n"
+        "SliceEncoder(volume, EmbeddingCache()).prefetch(shelf.base, 'mr', 'axial', range(40))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_encoding_can_be_cancelled_between_two_blocks(shelf: AdapterShelf, volume_in: VolumeIn) -> None:

@@ -2,14 +2,22 @@
 
 python benchmarks/interaction.py --sam_variant vit_mini
 python benchmarks/interaction.py --sam_variant vit_b --sam_checkpoint sam_vit_b_01ec64.pth --slices 4
+python benchmarks/interaction.py --over_http  # as well, through the engine of the module in 3D Slicer (extra [label])
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import socket
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -20,6 +28,8 @@ from monai_cobot.inferers import AdapterShelf, EmbeddingCache, Region, VolumeSes
 from monai_cobot.networks import build_sam
 
 BOX = (120.0, 140.0, 380.0, 330.0)
+AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
@@ -30,13 +40,14 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=32, help="of the 3D box")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--over_http", action="store_true", help="measure a MONAI Label server on this computer too")
     options = parser.parse_args()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # random weights are as quick as others
         sam = build_sam(options.sam_variant, options.sam_checkpoint)
     model = AdapterShelf(sam, options.device).base
     array = np.random.default_rng(0).integers(-200, 300, (512, 512, 40 + options.slices)).astype(np.int16)
-    volume = volume_from_array(array, np.diag([-0.8, -0.8, 2.5, 1.0]))
+    volume = volume_from_array(array, AFFINE)
 
     with VolumeSession(volume, model, "ct_abdomen", EmbeddingCache(), look_ahead=False) as session:
         session.segment_slice("axial", 0, BOX)  # the first call warms up
@@ -44,13 +55,79 @@ def main() -> None:
         new = [timed(lambda n=n: session.segment_slice("axial", n, BOX)) for n in range(1, 1 + min(5, options.repeats))]
         region = Region((120, 140, 40), (380, 330, 40 + options.slices))
         whole = timed(lambda: session.segment_region(region, label=2))
+    over_http: tuple[float, ...] = ()
+    if options.over_http:
+        with served(sam, options.sam_variant, options.device) as address:
+            over_http = measured_over_http(address, options.sam_variant, array, options.slices, options.repeats)
     print(
         f"{options.sam_variant} at {sam.image_encoder.img_size}, {options.device}, {torch.get_num_threads()} threads\n"
     )
-    print("| a slice of 512 x 512 | ms |\n| --- | --: |")
-    print(f"| box, embedding kept | {median(kept):.0f} |")
-    print(f"| box, new slice | {median(new):.0f} |")
-    print(f"| 3D box of {options.slices} new slices | {whole:.0f} |")
+    rows = {
+        "box, embedding kept": median(kept),
+        "box, new slice": median(new),
+        f"3D box of {options.slices} new slices": whole,
+    }
+    print("| a slice of 512 x 512 | ms | ms over HTTP |\n| --- | --: | --: |")
+    for (name, here), there in zip(rows.items(), over_http or ("",) * len(rows), strict=True):
+        print(f"| {name} | {here:.0f} | {there if there == '' else format(there, '.0f')} |")
+
+
+@contextmanager
+def served(sam: torch.nn.Module, variant: str, device: str) -> Iterator[str]:
+    """The address of a server with the same SAM, in a process of its own, without a look ahead."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "log.txt", "wb") as log:
+        checkpoint = Path(folder) / "sam.pth"
+        torch.save(sam.state_dict(), checkpoint)
+        command = [sys.executable, "-m", "monai_cobot", "serve", "--studies", str(Path(folder) / "studies")]
+        command += ["--port", str(port), "--no-look-ahead", "--device", device, "--sam-variant", variant]
+        command += ["--sam-checkpoint", str(checkpoint)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        try:
+            while not answers(port):
+                if process.poll() is not None:
+                    sys.exit((Path(folder) / "log.txt").read_text(encoding="utf-8"))
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def answers(port: int) -> bool:
+    """Whether something listens."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def measured_over_http(
+    address: str, model: str, array: np.ndarray, slices: int, repeats: int
+) -> tuple[float, float, float]:
+    """What the user of the module COBOT in 3D Slicer waits for; the rows of the table, in milliseconds."""
+    sys.path.insert(0, str(REPOSITORY / "SlicerCOBOT"))
+    from COBOTLib.engines.base import Scan
+    from COBOTLib.engines.monai_label import MonaiLabelEngine
+    from COBOTLib.grid import Grid, VoxelBox
+    from COBOTLib.jobs import Job
+    from COBOTLib.prompts import RegionPrompt, SlicePrompt
+
+    engine, job = MonaiLabelEngine(address), Job(lambda job: None)
+    scan = Scan("1", "CT", np.ascontiguousarray(array.transpose(2, 1, 0)), Grid(AFFINE, array.shape))
+    x0, y0, x1, y1 = (int(edge) for edge in BOX)
+
+    def in_slice(k: int) -> float:
+        prompt = SlicePrompt(2, k, VoxelBox((x0, y0, k), (x1, y1, k + 1)))
+        return timed(lambda: engine.segment(scan, prompt, model, "ct_abdomen", job))
+
+    in_slice(0)  # sends the scan, and warms up
+    kept = [in_slice(0) for _ in range(repeats)]
+    new = [in_slice(n) for n in range(1, 1 + min(5, repeats))]
+    region = RegionPrompt(2, VoxelBox((x0, y0, 40), (x1, y1, 40 + slices)))
+    return median(kept), median(new), timed(lambda: engine.segment(scan, region, model, "ct_abdomen", job))
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -122,6 +122,18 @@ def relation(
     print(draw_relation(folder, output, str(folder)))
 
 
+@adapters.command()
+def rollback(
+    folder: Folder,
+    to: Annotated[int | None, typer.Option(min=1, help="The version; without, the one before that in use.")] = None,
+) -> None:
+    """Put an earlier version of an adapter that was trained on a server into use again, also while the server runs."""
+    from monai_cobot.label.versions import list_versions, roll_back
+
+    version = roll_back(folder, to)
+    print(f"{folder}: version {version} of {', '.join(map(str, list_versions(folder)))} is in use now.")
+
+
 def _refuse_to_replace(output: Path) -> None:
     if output.exists():
         raise FileExistsError(f"{output} exists already; name another, or delete it first.")

@@ -17,6 +17,7 @@ from monai_cobot.cli.doctor import doctor
 from monai_cobot.cli.evaluate import evaluate
 from monai_cobot.cli.export import export
 from monai_cobot.cli.segment import segment
+from monai_cobot.cli.serve import serve
 from monai_cobot.cli.train import train
 
 __all__ = ["app", "main"]
@@ -34,6 +35,7 @@ app.command()(segment)
 app.command()(evaluate)
 app.add_typer(adapters, name="adapters")
 app.command()(export)
+app.command()(serve)
 app.command()(doctor)
 
 

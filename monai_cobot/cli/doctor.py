@@ -21,6 +21,7 @@ _OPTIONAL = {
     "onnxruntime": "cobot export: extra export",
     "highdicom": "DICOM SEG: extra dicom",
     "openvino": "faster on a CPU: extra openvino",
+    "monailabel": "cobot serve: extra label",
 }
 
 

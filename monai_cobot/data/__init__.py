@@ -31,6 +31,7 @@ from monai_cobot.data.volumes import (
     read_volume,
     volume_from_array,
     without_ending,
+    write_label_map,
     write_mask,
 )
 
@@ -81,5 +82,6 @@ __all__ = [
     "volume_from_array",
     "whole_slices",
     "without_ending",
+    "write_label_map",
     "write_mask",
 ]

@@ -32,6 +32,7 @@ __all__ = [
     "read_volume",
     "volume_from_array",
     "without_ending",
+    "write_label_map",
     "write_mask",
 ]
 
@@ -170,13 +171,29 @@ def write_mask(mask: np.ndarray, like: Volume, path: str | Path) -> None:
         OSError: where the file cannot be written; what was there before is intact.
     """
     path = Path(path)
-    name = path.name.lower()
     if mask.shape != like.array.shape[1:]:
         raise ValueError(f"{path}: the mask has the shape {mask.shape}, its image {like.array.shape[1:]}.")
     if mask.min() < 0 or mask.max() > np.iinfo(np.int16).max or (mask != np.round(mask)).any():
         raise ValueError(f"{path}: a mask holds whole numbers from 0 to 32767, not {mask.min()}..{mask.max()}.")
     mask = mask.astype(np.uint8 if mask.max() <= 255 else np.int16)
-    grid = mask_on_source_grid(mask, like)
+    write_label_map(mask_on_source_grid(mask, like), like.source_affine, path)
+
+
+def write_label_map(grid: np.ndarray, affine: np.ndarray, path: str | Path, compress: bool = True) -> None:
+    """Writes a label map on a grid of its own; ``path`` names the format.
+
+    Args:
+        grid: (I, J, K) uint8 or int16.
+        affine: (4, 4), from voxel indices of ``grid`` to millimetres in the RAS+ world.
+        path: as in `write_mask`.
+        compress: whether .nrrd and .mha are compressed.
+
+    Raises:
+        ValueError: the format cannot hold it.
+        OSError: where the file cannot be written; what was there before is intact.
+    """
+    path = Path(path)
+    name = path.name.lower()
     if name.endswith(".png"):
         if grid.shape[2] != 1 or grid.dtype != np.uint8:
             raise ValueError(f"{path}: a PNG holds one slice with labels up to 255. Choose .nii.gz instead.")
@@ -184,16 +201,16 @@ def write_mask(mask: np.ndarray, like: Volume, path: str | Path) -> None:
         with written_beside(path) as beside:
             Image.fromarray(picture * np.uint8(255) if picture.max() == 1 else picture).save(beside)
     elif name.endswith(_NIFTI):
-        nifti = nib.Nifti1Image(np.ascontiguousarray(grid), like.source_affine)
-        nifti.set_qform(like.source_affine, code=1)  # some viewers read only the one, some only the other
-        nifti.set_sform(like.source_affine, code=1)
+        nifti = nib.Nifti1Image(np.ascontiguousarray(grid), affine)
+        nifti.set_qform(affine, code=1)  # some viewers read only the one, some only the other
+        nifti.set_sform(affine, code=1)
         nifti.header.set_xyzt_units("mm")
         with written_beside(path) as beside:
             nib.save(nifti, beside)
     elif name.endswith((".nrrd", ".mha")):
         with written_beside(path) as beside:
             try:
-                sitk.WriteImage(_to_sitk(grid, like.source_affine), str(beside), useCompression=True)
+                sitk.WriteImage(_to_sitk(grid, affine), str(beside), useCompression=compress)
             except RuntimeError as error:  # the only one that SimpleITK knows, for a full disk too
                 raise OSError(str(error).strip().splitlines()[-1]) from error
     else:

@@ -4,7 +4,7 @@ from monai_cobot.inferers.adapters import AdaptedSam, AdapterShelf
 from monai_cobot.inferers.cancel import Cancelled, CancelToken
 from monai_cobot.inferers.embedding_cache import EmbeddingCache
 from monai_cobot.inferers.frozen_features import FrozenFeatureInferer, open_feature_cache
-from monai_cobot.inferers.grid import Region, region_from_source, region_to_source
+from monai_cobot.inferers.grid import Region, region_from_source, region_to_source, slice_axis_from_source
 from monai_cobot.inferers.prediction import SlicePrediction
 from monai_cobot.inferers.prompts import Point, SlicePrompts
 from monai_cobot.inferers.propagation import EndRules
@@ -28,4 +28,5 @@ __all__ = [
     "open_feature_cache",
     "region_from_source",
     "region_to_source",
+    "slice_axis_from_source",
 ]

@@ -10,7 +10,15 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from monai_cobot.data import Volume
 
-__all__ = ["SLICE_NORMALS", "Box", "Region", "region_from_source", "region_to_source", "slice_shape"]
+__all__ = [
+    "SLICE_NORMALS",
+    "Box",
+    "Region",
+    "region_from_source",
+    "region_to_source",
+    "slice_axis_from_source",
+    "slice_shape",
+]
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of a slice, half-open."""
@@ -128,6 +136,12 @@ def region_to_source(region: Region, volume: Volume) -> Region:
         low.append(first if direction > 0 else length - end)
         high.append(end if direction > 0 else length - first)
     return Region(_three(low), _three(high))
+
+
+def slice_axis_from_source(axis: int, volume: Volume) -> str:
+    """The slice axis along an axis (0, 1, 2) of the grid of the file or array that a volume was made from."""
+    normal = int(_turn(volume)[axis, 0])
+    return next(name for name, number in SLICE_NORMALS.items() if number == normal)
 
 
 def slice_shape(shape: Sequence[int], axis: str) -> tuple[int, int]:

@@ -49,6 +49,7 @@ class VolumeSession:
             or, where it has none, one that fits (CT, MR or photograph).
         cache: where image embeddings are kept; None for a new one in memory.
         look_ahead: whether neighbouring slices are encoded in the background after a slice was prompted.
+        keep_undo: whether changes can be taken back; programs that never do save the memory of what was before.
 
     Raises:
         ValueError, OSError: the volume cannot be read, or for an unknown preset.
@@ -61,6 +62,7 @@ class VolumeSession:
         preset: str | None = None,
         cache: EmbeddingCache | None = None,
         look_ahead: bool = True,
+        keep_undo: bool = True,
     ) -> None:
         self.volume = volume if isinstance(volume, Volume) else read_volume(Path(volume))
         if preset is not None:
@@ -69,6 +71,7 @@ class VolumeSession:
         self._model = model
         self._encoder = SliceEncoder(self.volume, EmbeddingCache() if cache is None else cache)
         self._look_ahead = look_ahead
+        self._keep_undo = keep_undo
         self._state: _State = MappingProxyType({})
         self._undo: list[_State] = []
         self._redo: list[_State] = []
@@ -369,8 +372,9 @@ class VolumeSession:
         self._commit({**self._state, changed.label: changed})
 
     def _commit(self, state: dict[int, SegmentedObject]) -> None:
-        self._undo.append(self._state)
-        self._redo.clear()
+        if self._keep_undo:
+            self._undo.append(self._state)
+            self._redo.clear()
         self._state = MappingProxyType(state)
         while len(self._undo) > 1 and _nbytes(self._undo) > _UNDO_BYTES:
             self._undo.pop(0)

@@ -89,7 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
         match (self.command, *path):
             case ("GET", "info"):
                 models = {
-                    "bright one": {"type": "deepedit", "description": "What is bright"},
+                    "bright one": {"type": "deepgrow", "description": "What is bright"},
+                    "bright one_slices": {"type": "deepgrow", "in_slices_of": "bright one"},
                     "liver": {"type": "segmentation", "description": "takes no prompt"},
                 }
                 return self.json({"name": "Test", "version": "0.8", "models": models})
@@ -119,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return self.json({"detail": "busy"}, 429)
             case ("POST", "train", model):
                 server.training = "RUNNING"
-                return self.json({"id": "1", "status": "SCHEDULED", "model": model})
+                return self.json({"id": "1", "status": "SUBMITTED", "model": model})
             case ("GET", "train"):
                 if server.training is None:
                     return self.json({"detail": "No Train Tasks Found"}, 404)

@@ -207,6 +207,7 @@ def test_the_server_is_told_the_prompt_in_voxels_of_the_scan(remote, server, one
         "preset": "ct_abdomen",
         "result_extension": ".nrrd",
         "result_dtype": "uint8",
+        "result_crop": True,
     }
 
 
@@ -223,7 +224,7 @@ def test_nothing_found_is_no_mask(remote, one_scan):
     assert remote.segment(one_scan, empty, "bright one", None, job()) is None
 
 
-def test_only_models_that_take_prompts_are_listed(remote):
+def test_only_models_that_take_prompts_are_listed_and_each_once(remote):
     assert [info.id for info in remote.adapters(job())] == ["bright one"]
 
 

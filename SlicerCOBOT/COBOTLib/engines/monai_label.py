@@ -14,9 +14,11 @@ says of the prompt, in its ``params``; voxels are (i, j, k) of the image that wa
 ``preset``                intensity preset; absent for the model's own
 ``result_extension``      ``.nrrd``
 ``result_dtype``          ``uint8``
+``result_crop``           true: the part of the grid that the object is in is enough
 ========================  ============================================================================================
 
-The answer is a form with the label map as ``image``, on the grid of the scan or on a part of it.
+The answer is a form with the label map as ``image``, on the grid of the scan or on a part of it; JSON alone where
+nothing was found. ``monai_cobot.label.prompts`` is the other side.
 """
 
 from __future__ import annotations
@@ -68,7 +70,12 @@ class MonaiLabelEngine(Engine):
         ]
 
     def segment(self, scan: Scan, prompt: Prompt, adapter: str, preset: str | None, job: Job) -> VoxelMask | None:
-        params: dict[str, Any] = {**_params(prompt), "result_extension": ".nrrd", "result_dtype": "uint8"}
+        params: dict[str, Any] = {
+            **_params(prompt),
+            "result_extension": ".nrrd",
+            "result_dtype": "uint8",
+            "result_crop": True,
+        }
         if preset is not None:
             params["preset"] = preset
         session = self._session(scan, job)
@@ -132,7 +139,8 @@ class MonaiLabelEngine(Engine):
         self._checked(reply, f'training "{model}"')
 
     def training(self, job: Job) -> str | None:
-        """How the last training is: ``"SCHEDULED"``, ``"RUNNING"``, ``"DONE"``, ``"ERROR"``; None before the first.
+        """How the last training is: ``"SUBMITTED"``, ``"RUNNING"``, ``"STOPPED"``, ``"DONE"``, ``"ERROR"``; None before
+        the first.
 
         Raises:
             EngineError, Cancelled: as ``test``.
@@ -160,11 +168,15 @@ class MonaiLabelEngine(Engine):
         return self._json(self._checked(reply, "its information"), "models")
 
     def _prompted(self, info: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """The models that take prompts."""
+        """The models that take prompts, without those that are another of them for slices alone."""
         models = info["models"]
         if not isinstance(models, dict) or not all(isinstance(model, dict) for model in models.values()):
             raise self._nonsense("no list of models")
-        found = {name: model for name, model in models.items() if model.get("type") in _PROMPTED}
+        found = {
+            name: model
+            for name, model in models.items()
+            if model.get("type") in _PROMPTED and str(model.get("in_slices_of")) not in models
+        }
         if not found:
             raise EngineError(
                 f"{self._server.address} has no model that takes a box or points. Start it with the COBOT app: cobot "

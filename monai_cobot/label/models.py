@@ -1,0 +1,123 @@
+"""What can segment: the SAM as it is, and every adapter in a folder."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import torch
+
+from monai_cobot.inferers import AdaptedSam, AdapterShelf
+from monai_cobot.networks import build_sam
+from monai_cobot.peft import AdapterConfig, AdapterError, read_adapter_config
+from monai_cobot.peft.io import CONFIG_FILE
+
+__all__ = ["Models"]
+
+_PACKAGED = "vit_mini"
+
+logger = logging.getLogger(__name__)
+
+
+class Models:
+    """The adapters of a folder over their SAMs, each SAM in memory once; any number of threads may use it.
+
+    The folder is looked at anew each time: an adapter that is trained, replaced or deleted meanwhile is there, is the
+    new one, or is gone.
+
+    Args:
+        folder: holds adapter folders; it need not exist.
+        variant: of the SAM without an adapter, whose name that is.
+        checkpoint: weights of SAMs of that variant; None for those that come with ``vit_mini``.
+        image_size: of the SAM without an adapter, in pixels; None for its own.
+        device: None for a GPU if there is one.
+        precision: as in :class:`~monai_cobot.networks.PromptableSam`.
+
+    Raises:
+        ValueError: the variant has no weights in the package, and no checkpoint is given.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        variant: str = _PACKAGED,
+        checkpoint: Path | None = None,
+        image_size: int | None = None,
+        device: str | None = None,
+        precision: str = "auto",
+    ) -> None:
+        if checkpoint is None and variant != _PACKAGED:
+            raise ValueError(f"{variant} has no weights in this package: name their file as sam_checkpoint.")
+        self.folder = folder
+        self.variant = variant
+        self.checkpoint = checkpoint
+        self.image_size = image_size
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._precision = precision
+        self._shelves: dict[tuple[str, int | None], AdapterShelf] = {}
+        self._in_use: dict[str, AdaptedSam] = {}
+        self._lock = threading.Lock()
+        self._reported: set[str] = set()
+
+    def names(self) -> dict[str, AdapterConfig | None]:
+        """Name -> configuration of each adapter that can be used, by name; last the SAM itself, with None."""
+        found: dict[str, AdapterConfig | None] = {}
+        for file in sorted(self.folder.glob(f"*/{CONFIG_FILE}")):
+            name = file.parent.name
+            try:
+                config = self._config(name)
+            except AdapterError as error:
+                if str(error) not in self._reported:  # the folder is looked at often
+                    self._reported.add(str(error))
+                    logger.warning("%s is left out: %s", name, error)
+                continue
+            found[name] = config
+        return {**found, self.variant: None}
+
+    def load(self, name: str) -> AdaptedSam:
+        """What segments under a name; an adapter that is loaded already, and did not change since, costs nothing.
+
+        Raises:
+            KeyError: there is none of this name.
+            AdapterError: it cannot be used; says why.
+            ValueError, OSError: its SAM cannot be built.
+        """
+        if name == self.variant:
+            with self._lock:
+                return self._shelf(self.variant, self.image_size).base
+        if Path(name).name != name or not (self.folder / name / CONFIG_FILE).is_file():
+            raise KeyError(name)
+        config = self._config(name)
+        with self._lock:
+            shelf = self._shelf(config.variant, config.image_size)
+            model = shelf.load(self.folder / name)
+            before = self._in_use.get(name)
+            if before is not None and before is not model:
+                for held in self._shelves.values():
+                    held.forget(before)
+            self._in_use[name] = model
+            return model
+
+    def _config(self, name: str) -> AdapterConfig:
+        if name == self.variant:
+            raise AdapterError(f"an adapter cannot have the name of the SAM, {name}; give its folder another name.")
+        config = read_adapter_config(self.folder / name)
+        if config.variant not in (_PACKAGED, self.variant):
+            raise AdapterError(
+                f"it is for {config.variant}, whose weights are not here: start the server with sam_variant "
+                f"{config.variant} and its sam_checkpoint."
+            )
+        if config.classes is not None:
+            raise AdapterError("it segments classes without prompts, and the server's models take prompts.")
+        return config
+
+    def _shelf(self, variant: str, image_size: int | None) -> AdapterShelf:
+        key = (variant, image_size)
+        if key not in self._shelves:
+            sam = build_sam(variant, self.checkpoint if variant == self.variant else None, image_size)
+            key = (variant, sam.image_encoder.img_size)
+            if key not in self._shelves:  # under its size, where none was named
+                self._shelves[key] = AdapterShelf(sam, self.device, self._precision)
+            self._shelves[variant, image_size] = self._shelves[key]
+        return self._shelves[key]

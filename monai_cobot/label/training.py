@@ -1,0 +1,276 @@
+"""Training an adapter from the labels on a server, through the bundle, in a process of its own.
+
+``python -m monai_cobot.label.training FOLDER`` does what ``orders.json`` in the folder says. It needs no server: what
+it prints is the log. It ends when its standard input does, so that it never outlives who started it. Interrupted, it
+goes on from its last epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from monai.bundle import ConfigWorkflow
+
+from monai_cobot.data import read_mask, read_volume, write_mask
+from monai_cobot.errors import describe_cause
+from monai_cobot.files import read_json, write_atomically
+from monai_cobot.inferers import guess_preset
+from monai_cobot.label.versions import publish
+from monai_cobot.options import check_known_options
+from monai_cobot.peft import AdapterConfig, read_adapter_config
+
+__all__ = [
+    "LabelledImage",
+    "Orders",
+    "check_options_of_training",
+    "main",
+    "new_adapter_name",
+    "prepare",
+    "validation_dsc",
+    "wanted_labels",
+]
+
+ORDERS_FILE = "orders.json"
+_LIST_FILE = "list.json"
+_OUTPUT = "output"
+_REPORTS = ("curves.png", "overlay.png", "scores.csv")
+
+OPTIONS = (
+    *("epochs", "learning_rate", "batch_size", "min_foreground", "slices_per_epoch", "val_interval", "patience"),
+    *("preset", "axis", "seed", "weight_decay", "slice_memory_gb"),
+)
+"""Options of the bundle that a request may set."""
+
+NEW_ADAPTER_OPTIONS = ("method", "orchestrate", "decoder", "rank", "bottleneck", "blocks", "image_size")
+"""Those that say what an adapter is; only of a new one."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image of the studies with its label.
+
+    Attributes:
+        name: what the server calls it; images of different names are of different patients.
+        image, label: the files.
+        values: name -> value in the label; empty where it was not said.
+        stamp: changes with the files' content.
+    """
+
+    name: str
+    image: str
+    label: str
+    values: dict[str, int]
+    stamp: list[int]
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What to train.
+
+    Attributes:
+        adapter: its folder; a new version is put into use there.
+        train_config: the bundle's ``train.json``.
+        options: of the bundle.
+        labels: name -> value in the adapter; None to number all that the images have.
+        images: to train on.
+    """
+
+    adapter: str
+    train_config: str
+    options: dict[str, Any]
+    labels: dict[str, int] | None
+    images: list[LabelledImage] = field(default_factory=list)
+
+
+def check_options_of_training(options: Mapping[str, Any], is_new: bool) -> None:
+    """Check what a request sets.
+
+    Args:
+        options: name -> value.
+        is_new: whether a new adapter is trained.
+
+    Raises:
+        ValueError: an option is unknown, or its value cannot be used.
+    """
+    known = (*OPTIONS, *NEW_ADAPTER_OPTIONS) if is_new else OPTIONS
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        fixed = " (the adapter that is trained has its own)" if unknown[0] in NEW_ADAPTER_OPTIONS else ""
+        raise ValueError(f"there is no option {unknown[0]!r} for this training{fixed}; there are {', '.join(known)}.")
+    expressions = [name for name, value in options.items() if isinstance(value, str) and value[:1] in ("$", "@", "%")]
+    if expressions:  # the bundle would evaluate them
+        raise ValueError(f"{expressions[0]} is {options[expressions[0]]!r}; a plain value is expected.")
+    check_known_options(options)
+
+
+def wanted_labels(
+    images: Iterable[LabelledImage], config: AdapterConfig | None, names: Iterable[str] | None
+) -> dict[str, int] | None:
+    """Name -> value of the labels to train on.
+
+    Args:
+        images: what there is.
+        config: of the adapter that is trained; None for a new one.
+        names: of the labels that are wanted; None for the adapter's or, for a new one, all.
+
+    Returns:
+        None for all, whose names nobody said.
+
+    Raises:
+        ValueError: none of the images has a label that is wanted.
+    """
+    images = list(images)
+    there = list(dict.fromkeys(name for image in images for name in image.values))
+    anonymous = any(not image.values for image in images)
+    if config is not None and config.labels:
+        known = {name: value for name, value in config.labels.items() if names is None or name in set(names)}
+        usable = dict(known) if anonymous else {name: value for name, value in known.items() if name in there}
+    elif there:
+        wanted = [name for name in there if names is None or name in set(names)]
+        usable = {name: value for value, name in enumerate(wanted, start=1)}
+    else:
+        return None
+    if not usable:
+        raise ValueError(
+            f"none of the labels that are wanted is on the server, whose labels are {', '.join(there)}. "
+            "Submit such labels, or train the SAM without an adapter, which makes a new one."
+        )
+    return usable
+
+
+def prepare(folder: Path, orders: Orders) -> bool:
+    """Write what to train into a folder, which then is ready for the process.
+
+    Returns:
+        Whether an interrupted training of the same orders goes on.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = json.dumps(asdict(orders), indent=2).encode()
+    goes_on = (folder / ORDERS_FILE).is_file() and (folder / ORDERS_FILE).read_bytes() == content
+    if not goes_on:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_atomically(folder / ORDERS_FILE, content)
+    return goes_on
+
+
+def validation_dsc(config: AdapterConfig) -> float | None:
+    """What an adapter reached in its training, the mean over its labels; None where that is not known."""
+    scores = config.details.get("validation_dsc")
+    known = [score for score in scores.values() if score is not None] if isinstance(scores, dict) else []
+    return fmean(known) if known else None
+
+
+def new_adapter_name(labels: Iterable[str], taken: Iterable[str]) -> str:
+    """A name for a new adapter, after its labels."""
+    base = re.sub(r"[^\w-]+", "_", "_".join(labels)).strip("_")[:40] or "trained"
+    names = [base, *(f"{base}_{number}" for number in range(2, 1000))]
+    return next(name for name in names if name not in set(taken))
+
+
+def _train(folder: Path) -> None:
+    orders = read_json(folder / ORDERS_FILE)
+    images = [LabelledImage(**image) for image in orders["images"]]
+    output = folder / _OUTPUT
+    labels = _write_data_list(folder, images, orders["labels"])
+    options = dict(orders["options"])
+    if options.get("preset") is None:
+        options["preset"] = guess_preset(read_volume(images[0].image))
+    options = {name: value for name, value in options.items() if value is not None}
+    print(f"{len(images)} labelled images; labels: {', '.join(labels)}", flush=True)
+    config = Path(orders["train_config"])
+    workflow = ConfigWorkflow(
+        str(config),
+        logging_file=False,
+        workflow_type="train",
+        bundle_root=str(config.parents[1]),
+        dataset="msd",
+        dataset_dir=str(folder / _LIST_FILE),
+        label=list(labels),
+        output_dir=str(output),
+        resume=(output / "checkpoint.pt").is_file(),
+        **options,
+    )
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    trained = output / ("best" if (output / "best").is_dir() else "last")
+    adapter = Path(orders["adapter"])
+    version = publish(adapter, trained, [output / name for name in _REPORTS if (output / name).is_file()])
+    score = validation_dsc(read_adapter_config(adapter))
+    shown = "" if score is None else f", validation DSC {score:.3f}"
+    print(f"{adapter.name}: version {version} is in use now{shown}", flush=True)
+    shutil.rmtree(folder)
+
+
+def _write_data_list(folder: Path, images: list[LabelledImage], labels: dict[str, int] | None) -> dict[str, int]:
+    """Labels with the same values in all images, and the list of them; an image that cannot be used is left out."""
+    if labels is None:
+        found = {int(value) for image in images for value in _values_of(image)}
+        labels = {f"label {value}": value for value in sorted(found)}
+    entries = []
+    for number, image in enumerate(images):
+        path = folder / "labels" / f"{number}.nii.gz"
+        try:
+            mask = read_mask(image.label)
+        except (OSError, ValueError) as error:
+            print(f"{image.name} is left out: {error}", flush=True)
+            continue
+        relabelled = np.zeros(mask.array.shape[1:], dtype=np.int16)
+        for name, value in labels.items():
+            here = image.values.get(name) if image.values else value
+            if here is not None:
+                relabelled[mask.array[0] == here] = value
+        write_mask(relabelled, mask, path)
+        entries.append({"image": image.image, "label": str(path), "name": image.name, "patient": image.name})
+    write_atomically(
+        folder / _LIST_FILE, json.dumps({"labels": labels, "training": entries}, ensure_ascii=False).encode()
+    )
+    return labels
+
+
+def _values_of(image: LabelledImage) -> list[int]:
+    try:
+        return [value for value in np.unique(read_mask(image.label).array).tolist() if value]
+    except (OSError, ValueError):
+        return []  # reported where the list is written
+
+
+def _end_with_starter() -> None:
+    """End this process when the one that started it is gone."""
+
+    def wait() -> None:
+        while os.read(0, 1024):  # past Python's own buffer, which must not be in use when the process ends by itself
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def main(folder: Path) -> int:
+    """Train; returns the process's exit code."""
+    _end_with_starter()
+    if hasattr(os, "nice"):
+        os.nice(5)  # who draws a box meanwhile goes first
+    try:
+        _train(folder)
+    except Exception as error:
+        print(f"The training failed: {describe_cause(error)}", flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

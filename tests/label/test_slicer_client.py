@@ -1,0 +1,96 @@
+"""The engine of the module COBOT in 3D Slicer, on the real server."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "SlicerCOBOT"), str(Path(__file__).parents[1] / "slicer")]
+
+from COBOTLib.engines.base import EngineError, Scan  # noqa: E402
+from COBOTLib.engines.in_process import InProcessEngine  # noqa: E402
+from COBOTLib.engines.monai_label import MonaiLabelEngine  # noqa: E402
+from COBOTLib.grid import Grid, VoxelBox, VoxelMask  # noqa: E402
+from COBOTLib.jobs import Cancelled, Job  # noqa: E402
+from COBOTLib.prompts import PropagationPrompt, RegionPrompt, SlicePrompt  # noqa: E402
+from spaces import SPACES  # noqa: E402
+
+SHAPE = (20, 36, 40)  # (K, J, I)
+PROMPTS = {
+    "box": SlicePrompt(2, 9, VoxelBox((8, 6, 9), (30, 26, 10))),
+    "box and points across": SlicePrompt(
+        0, 19, VoxelBox((19, 6, 4), (20, 26, 15)), positive=((19, 16, 9),), negative=((19, 8, 5),)
+    ),
+    "points": SlicePrompt(1, 16, positive=((19, 16, 9),)),
+    "3D box": RegionPrompt(2, VoxelBox((8, 6, 4), (30, 26, 15))),
+    "propagation": PropagationPrompt(
+        2, (VoxelBox((8, 6, 7), (30, 26, 8)), VoxelBox((8, 6, 11), (30, 26, 12))), reach=1
+    ),
+}
+
+
+def job():
+    return Job(lambda job: None)
+
+
+def scan_in(space: str) -> Scan:
+    k, j, i = np.indices(SHAPE)
+    inside = ((k - 9) / 5) ** 2 + ((j - 16) / 9) ** 2 + ((i - 19) / 10) ** 2 <= 1
+    noise = np.random.default_rng(0).normal(0, 10, SHAPE)
+    return Scan(space, "CT", (np.where(inside, 180, 20) + noise).astype(np.int16), Grid(SPACES[space], SHAPE[::-1]))
+
+
+@pytest.fixture(scope="module")
+def remote(server) -> MonaiLabelEngine:
+    return MonaiLabelEngine(server.address)
+
+
+def test_the_server_introduces_itself_and_lists_each_adapter_once(remote, server):
+    assert remote.test(job()).startswith('"COBOT" ')
+    assert {"ball", "other", "vit_mini"} <= {info.id for info in remote.adapters(job())}
+    assert not any("slices" in info.id for info in remote.adapters(job()))
+
+
+@pytest.mark.parametrize("space", ["axial", "sagittal", "oblique anisotropic", "left-handed"])
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
+def test_the_mask_is_that_of_the_engine_in_slicers_own_python(remote, server, space, prompt):
+    scan = scan_in(space)
+    engine = InProcessEngine(adapters_folder=server.adapters, device="cpu")
+    expected = engine.segment(scan, prompt, str(server.adapters / "other"), "window:0,200", job())
+    found = remote.segment(scan, prompt, "other", "window:0,200", job())
+    engine.close()
+    assert expected.array.any()
+    assert found.box == expected.box
+    assert (found.array == expected.array).all()
+
+
+def test_errors_of_the_server_reach_the_user_with_their_reason(remote):
+    with pytest.raises(EngineError, match="no model 'nothing'"):
+        remote.segment(scan_in("axial"), PROMPTS["box"], "nothing", None, job())
+    with pytest.raises(EngineError, match="unknown intensity preset"):
+        remote.segment(scan_in("axial"), PROMPTS["box"], "other", "ct_knee", job())
+
+
+def test_cancelling_ends_the_wait(remote):
+    waiting = job()
+    threading.Timer(0.05, waiting.cancel).start()
+    begun = time.monotonic()
+    with pytest.raises(Cancelled):
+        _segment_often(remote, waiting)
+    assert time.monotonic() - begun < 60
+
+
+def _segment_often(remote: MonaiLabelEngine, waiting: Job) -> None:
+    for _ in range(500):
+        remote.segment(scan_in("axial"), PROMPTS["3D box"], "other", "window:0,200", waiting)
+
+
+def test_corrected_segments_are_kept_as_the_label_of_their_scan(remote, server):
+    box = VoxelBox((9, 8, 5), (25, 22, 12))
+    remote.submit(scan_in("sagittal"), "from Slicer", {"ball": VoxelMask(box, np.ones(box.shape, bool))}, job())
+    stored = server.ask("GET", "/datastore/?output=all").json()["objects"]["from Slicer"]
+    assert stored["labels"]["final"]["info"]["label_info"] == [{"name": "ball", "idx": 1}]
+    server.ask("DELETE", "/datastore/image", params={"id": "from Slicer"})

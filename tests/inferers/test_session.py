@@ -256,3 +256,12 @@ def test_objects_can_be_read_and_the_session_left_while_it_looks_ahead(
         session.segment_slice("axial", 10, BOX)
     assert session.mask(1).any()
     assert region_to_source(REGION, session.volume) == REGION
+
+
+def test_a_session_that_keeps_no_undo_has_nothing_to_take_back(shelf: AdapterShelf, volume_in: VolumeIn) -> None:
+    with VolumeSession(volume_in("LPS"), shelf.base, PRESET, look_ahead=False, keep_undo=False) as session:
+        for index in (8, 9):
+            session.segment_slice("axial", index, BOX)
+        assert session.mask(1).any()
+        assert not session.undo()
+        assert session.mask(1).any()

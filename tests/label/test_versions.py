@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from monai_cobot.cli import main
 from monai_cobot.label.versions import list_versions, publish, roll_back, version_in_use
 from monai_cobot.peft import AdapterError, read_adapter_config
 from monai_cobot.peft.io import CONFIG_FILE, WEIGHTS_FILE
@@ -62,3 +63,17 @@ def test_what_is_no_adapter_is_not_put_into_use(adapter, tmp_path):
         publish(adapter, tmp_path / "half")
     assert {name: (adapter / name).read_bytes() for name in before} == before
     assert list_versions(adapter) == []
+
+
+def test_the_command_line_rolls_back_and_says_to_what(adapter, save_ball_adapter, tmp_path, capsys):
+    before = weights(adapter)
+    publish(adapter, save_ball_adapter(tmp_path / "trained", seed=2))
+    with pytest.raises(SystemExit) as ended:
+        main(["adapters", "rollback", str(adapter)])
+    assert ended.value.code == 0
+    assert "version 1 of 1, 2 is in use now" in capsys.readouterr().out
+    assert weights(adapter) == before
+    with pytest.raises(SystemExit) as ended:
+        main(["adapters", "rollback", str(adapter)])
+    assert ended.value.code == 1
+    assert "there is no version before that in use" in capsys.readouterr().err

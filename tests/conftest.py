@@ -1,6 +1,7 @@
 """What every test may use."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread a worker: several workers with all cores each would only wait for one another."""
+    """One thread a worker: several workers with all cores each would only wait for one another. And Ctrl-C works in what
+    tests start, also where they run in the background, which ignores it and would hand that on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
 

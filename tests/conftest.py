@@ -11,11 +11,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread a worker: several workers with all cores each would only wait for one another. And Ctrl-C works in what
-    tests start, also where they run in the background, which ignores it and would hand that on."""
+    """Ctrl-C works in what tests start, and several workers do not wait for one another."""
+    # what runs in the background is started with Ctrl-C ignored, and hands that on
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" in os.environ:
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # a worker; not all cores each
 
 
 @pytest.fixture(scope="session")

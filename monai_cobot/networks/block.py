@@ -22,7 +22,7 @@ from monai_cobot.networks.attention import FusedAttention, is_captured
 BAND_TOKENS = 1024
 """Tokens that go through a layer at a time where nothing is kept for a backward pass on a CPU. What lies between two
 layers then stays in the cache, and is memory that the process has already: with all 4,096 tokens of ViT-B at 1024
-pixels, a fifth of the time goes into asking the system for new memory."""
+pixels, a twentieth of the time goes into asking the system for new memory."""
 
 _POINTWISE = (nn.Linear, nn.LayerNorm, nn.GELU, nn.ReLU, nn.Dropout, nn.Identity)
 

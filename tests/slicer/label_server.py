@@ -102,6 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
             case ("POST", "infer", model):
                 if model != "bright one":
                     return self.json({"detail": f"There is no model '{model}' available"}, 422)
+                if query["session_id"] not in server.sessions:
+                    return self.json({"detail": "there is no such session"}, 404)
                 server.params.append(json.loads(form["params"]))
                 if server.behaviour == "hang in infer":
                     server.reached.set()

@@ -78,12 +78,11 @@ class MonaiLabelEngine(Engine):
         }
         if preset is not None:
             params["preset"] = preset
-        session = self._session(scan, job)
-        body, content_type = multipart({"params": json.dumps(params)}, {})
-        path = f"/infer/{quote(adapter, safe='')}?session_id={quote(session)}&output=all"
-        reply = self._checked(
-            self._server.request("POST", path, job, body, content_type, timeout=self._infer_timeout), f'"{adapter}"'
-        )
+        known = scan.key in self._sessions
+        reply = self._infer(scan, params, adapter, job)
+        if known and reply.status != 200 and not self._is_kept(scan, job):
+            reply = self._infer(scan, params, adapter, job)  # sends the scan again
+        self._checked(reply, f'"{adapter}"')
         if reply.content_type.startswith("application/json"):
             return None  # MONAI Label leaves the image out where there is none
         try:
@@ -184,13 +183,22 @@ class MonaiLabelEngine(Engine):
             )
         return found
 
-    def _session(self, scan: Scan, job: Job) -> str:
-        """The id of a scan on the server, which is sent where the server does not have it, or no longer."""
-        known = self._sessions.get(scan.key)
-        if known is not None:
-            if self._server.request("GET", f"/session/{quote(known)}?update_ts=true", job).status == 200:
-                return known
-            del self._sessions[scan.key]
+    def _infer(self, scan: Scan, params: dict[str, Any], adapter: str, job: Job) -> Reply:
+        """Asks about a scan, whether it was sent before or not."""
+        if scan.key not in self._sessions:
+            self._send(scan, job)
+        body, content_type = multipart({"params": json.dumps(params)}, {})
+        path = f"/infer/{quote(adapter, safe='')}?session_id={quote(self._sessions[scan.key])}&output=all"
+        return self._server.request("POST", path, job, body, content_type, timeout=self._infer_timeout)
+
+    def _is_kept(self, scan: Scan, job: Job) -> bool:
+        """Whether the server still has a scan; it may have been started again, or the session has expired."""
+        if self._server.request("GET", f"/session/{quote(self._sessions[scan.key])}", job).status == 200:
+            return True
+        del self._sessions[scan.key]
+        return False
+
+    def _send(self, scan: Scan, job: Job) -> None:
         body, content_type = multipart({}, {"files": ("image.nii.gz", self._file(scan))})
         reply = self._server.request("PUT", "/session/", job, body, content_type, timeout=5 * _MINUTES)
         if reply.status == 406:
@@ -199,7 +207,6 @@ class MonaiLabelEngine(Engine):
         while len(self._sessions) >= _SCANS:
             del self._sessions[next(iter(self._sessions))]
         self._sessions[scan.key] = str(answer["session_id"])
-        return self._sessions[scan.key]
 
     def _file(self, scan: Scan) -> bytes:
         try:

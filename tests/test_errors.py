@@ -7,7 +7,9 @@ from monai_cobot.errors import explain_errors, root_cause
 
 
 def test_what_monais_parser_says_of_an_error_is_passed_over(tmp_path):
-    parser = ConfigParser({"text": "$pathlib.Path(@path).read_text()", "path": str(tmp_path / "missing")})
+    parser = ConfigParser(
+        {"text": "$pathlib.Path(@path).read_text(encoding='utf-8')", "path": str(tmp_path / "missing")}
+    )
     parser["imports"] = ["$import pathlib"]
     with pytest.raises(RuntimeError, match="Failed to evaluate") as caught:
         parser.get_parsed_content("text")
@@ -15,7 +17,7 @@ def test_what_monais_parser_says_of_an_error_is_passed_over(tmp_path):
 
 
 def test_an_error_that_explains_another_stays(tmp_path):
-    (tmp_path / "dataset.json").write_text("{ this is not JSON")
+    (tmp_path / "dataset.json").write_text("{ this is not JSON", encoding="utf-8")
     parser = ConfigParser({"_target_": "monai_cobot.data.open_dataset", "dataset": "msd", "dataset_dir": str(tmp_path)})
     with pytest.raises(RuntimeError, match="Failed to instantiate") as caught:
         parser.get_parsed_content()

@@ -53,7 +53,7 @@ def test_a_mask_for_which_there_is_no_room_is_named_and_not_half_written(tmp_pat
 
 
 def test_a_file_in_the_place_of_the_folder_is_named_in_the_error(tmp_path):
-    (tmp_path / "runs").write_text("a file")
+    (tmp_path / "runs").write_text("a file", encoding="utf-8")
     with pytest.raises(OSError, match=r"runs/report\.txt"):
         write_atomically(tmp_path / "runs" / "report.txt", b"new")
 

@@ -79,13 +79,13 @@ def test_a_misspelt_option_is_refused_with_the_one_that_was_meant(train, argumen
 def test_options_are_understood_as_fire_reads_them(train, tmp_path):
     arguments = ["--learning_rate", "-1", "--output-dir=x=y", "--noresume", "--tracking", "mlflow", "--run_name", "a"]
     check_option_names(["run", "training", f"--config_file=['{train}']", *arguments, "--", "--trace"])
-    (tmp_path / "args.json").write_text(f'{{"config_file": "{train}", "epochs": 3}}')
+    (tmp_path / "args.json").write_text(f'{{"config_file": "{train}", "epochs": 3}}', encoding="utf-8")
     check_option_names(["run", "--args_file", str(tmp_path / "args.json"), "--train#trainer#max_epochs", "4"])
     check_option_names(["ckpt_export", "--net_id", "network_def"])
 
 
 def test_a_misspelt_option_in_a_file_of_arguments_is_refused(train, tmp_path):
-    (tmp_path / "args.json").write_text(f'{{"config_file": "{train}", "epoch": 3}}')
+    (tmp_path / "args.json").write_text(f'{{"config_file": "{train}", "epoch": 3}}', encoding="utf-8")
     with pytest.raises(ValueError, match="did you mean --epochs"):
         check_option_names(["run", "--args_file", str(tmp_path / "args.json")])
 

@@ -17,7 +17,9 @@ def project(repository: Path) -> dict:
 
 
 def test_the_constraints_pin_every_dependency_to_a_version_that_the_project_accepts(repository, project):
-    lines = (line.split("#")[0].strip() for line in (repository / "constraints.txt").read_text().splitlines())
+    lines = (
+        line.split("#")[0].strip() for line in (repository / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    )
     constraints = [Requirement(line) for line in lines if line]
     pins = {}
     for constraint in constraints:
@@ -33,7 +35,7 @@ def test_the_constraints_pin_every_dependency_to_a_version_that_the_project_acce
 
 
 def test_setup_is_a_shim(repository):
-    tree = ast.parse((repository / "setup.py").read_text())
+    tree = ast.parse((repository / "setup.py").read_text(encoding="utf-8"))
     docstring, from_setuptools, call = tree.body
     assert ast.unparse(from_setuptools) == "from setuptools import setup"
     assert ast.unparse(call) == "setup()"
@@ -41,14 +43,14 @@ def test_setup_is_a_shim(repository):
 
 
 def test_changelog_and_citation_speak_of_the_packages_version(repository, project):
-    first_heading = re.search(r"^## .*", (repository / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    first_heading = re.search(r"^## .*", (repository / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[0]
     assert project["version"] in first_heading
-    citation = (repository / "CITATION.cff").read_text()
+    citation = (repository / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {project['version']}\n" in citation
 
 
 def test_the_citation_names_the_three_papers_with_their_authors(repository):
-    citation = (repository / "CITATION.cff").read_text()
+    citation = (repository / "CITATION.cff").read_text(encoding="utf-8")
     assert citation.startswith("cff-version: 1.2.0\n")
     references = citation.split("\nreferences:\n")[1].split("  - type: conference-paper\n")[1:]
     assert [re.search(r"arXiv:([\d.]+)", reference)[1] for reference in references] == [
@@ -60,7 +62,7 @@ def test_the_citation_names_the_three_papers_with_their_authors(repository):
 
 
 def test_the_licence_is_the_whole_apache_licence(repository):
-    licence = (repository / "LICENSE").read_text()
+    licence = (repository / "LICENSE").read_text(encoding="utf-8")
     assert "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION" in licence
     assert "END OF TERMS AND CONDITIONS" in licence
     assert re.search(r"9\. Accepting Warranty or Additional Liability", licence)
@@ -122,11 +124,15 @@ def checkout(repository, tmp_path) -> Path:
 
 
 def run_checks(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([folder / ".ci" / "run", *arguments], capture_output=True, text=True, cwd="/", check=False)
+    return subprocess.run(
+        [folder / ".ci" / "run", *arguments], capture_output=True, encoding="utf-8", cwd="/", check=False
+    )
 
 
 def test_the_check_script_takes_the_two_commands_of_the_readme_as_they_stand(checkout):
-    (checkout / "README.md").write_text(README.format(first="pip install \\\n    -e . && echo '$HOME'", second="true"))
+    (checkout / "README.md").write_text(
+        README.format(first="pip install \\\n    -e . && echo '$HOME'", second="true"), encoding="utf-8"
+    )
     listed = run_checks(checkout, "--list")
     assert listed.stdout == "1: pip install \\\n    -e . && echo '$HOME'\n2: true\n"
     assert listed.returncode == 0
@@ -142,7 +148,7 @@ def test_the_check_script_takes_the_two_commands_of_the_readme_as_they_stand(che
     ids=["no heading", "one", "three"],
 )
 def test_the_check_script_refuses_a_readme_without_exactly_two_commands(checkout, readme, message):
-    (checkout / "README.md").write_text(readme)
+    (checkout / "README.md").write_text(readme, encoding="utf-8")
     for arguments in ([], ["--list"]):
         refused = run_checks(checkout, *arguments)
         assert refused.returncode != 0
@@ -151,7 +157,7 @@ def test_the_check_script_refuses_a_readme_without_exactly_two_commands(checkout
 
 def test_the_check_script_runs_the_commands_in_an_environment_of_its_own_and_stops_at_a_failure(checkout):
     first = "python -c 'import os, sys; assert sys.prefix != sys.base_prefix; print(os.getcwd())'"
-    (checkout / "README.md").write_text(README.format(first=first, second="exit 3"))
+    (checkout / "README.md").write_text(README.format(first=first, second="exit 3"), encoding="utf-8")
     checked = run_checks(checkout)
     assert checked.returncode != 0
     assert f"\n{checkout}\n" in checked.stdout

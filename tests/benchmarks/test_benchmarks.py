@@ -16,7 +16,7 @@ slow = pytest.mark.skipif(
 
 def run(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks", "--quick", *arguments]
-    return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=repository, capture_output=True, encoding="utf-8", check=False)
 
 
 def rows_of(page: str) -> list[list[str]]:
@@ -29,10 +29,10 @@ def test_each_row_is_a_ratio_with_its_quartiles_on_a_page_whose_other_text_stays
 ) -> None:
     page = tmp_path / "performance.md"
     marks = "<!-- what python -m benchmarks printed -->\n", "<!-- until here -->\n"
-    page.write_text(f"# Before\n\n{marks[0]}an older table\n{marks[1]}\nAfter.\n")
+    page.write_text(f"# Before\n\n{marks[0]}an older table\n{marks[1]}\nAfter.\n", encoding="utf-8")
     ran = run(repository, "--rows", "decoder", "cobot", "cached", "growth", "--to", str(tmp_path))
     assert ran.returncode == 0, ran.stderr
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert text.startswith(f"# Before\n\n{marks[0]}")
     assert text.endswith(f"{marks[1]}\nAfter.\n")
     assert "an older table" not in text

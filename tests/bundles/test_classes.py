@@ -44,7 +44,9 @@ def test_a_training_without_prompts_beats_the_empty_answer(classes: Path) -> Non
     reached = scores(classes / "scores.csv", "dice_fine-tuned")
     assert {label for _, label in reached} == set(LABELS)
     assert np.mean(list(reached.values())) > 0.3  # an empty answer has 0
-    assert (classes / "scores.csv").read_text().startswith("case,label,dice_zero-shot,dice_fine-tuned\n")
+    assert (
+        (classes / "scores.csv").read_text(encoding="utf-8").startswith("case,label,dice_zero-shot,dice_fine-tuned\n")
+    )
     assert matplotlib.image.imread(classes / "overlay.png").shape[1] > 500
     config = read_adapter_config(classes / "best")
     assert config.classes == 2

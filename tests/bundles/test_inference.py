@@ -229,7 +229,7 @@ def test_boxes_come_from_masks_beside_a_list_or_a_table(run: Run, tmp_path: Path
         options["prompts"] = str(tmp_path / "masks")
     elif given == "a data list":
         listed = [{"image": "in\\scan.nii.gz", "label": "masks/scan_seg.nii.gz"}]
-        (tmp_path / "list.json").write_text(json.dumps({"testing": listed}))
+        (tmp_path / "list.json").write_text(json.dumps({"testing": listed}), encoding="utf-8")
         options["input"] = str(tmp_path / "list.json")
     else:
         boxes = [
@@ -239,7 +239,7 @@ def test_boxes_come_from_masks_beside_a_list_or_a_table(run: Run, tmp_path: Path
         ]
         rows = [[e["image"], e["slice"], *e["box"], e["label"], e["axis"]] for e in boxes]
         lines = ["image;slice;x0;y0;x1;y1;label;axis", *(";".join(map(str, row)) for row in rows)]
-        (tmp_path / "boxes.csv").write_text("\n".join(lines))
+        (tmp_path / "boxes.csv").write_text("\n".join(lines), encoding="utf-8")
         options["prompts"] = str(tmp_path / "boxes.csv")
     run("inference", output_dir=str(tmp_path / "out"), **BRIGHT, **options)
     written = nib.load(tmp_path / "out" / "scan.nii.gz")
@@ -262,6 +262,6 @@ def test_the_command_ends_with_the_reason_where_no_mask_can_be_written(configs: 
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(configs / "inference.json")]
     command += ["--prompts", prompts, "--preset", "ct_abdomen", "--output_dir", str(tmp_path / "out")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert ended.returncode == 1
     assert "p.json: entry 0: axial slice 9 is outside" in ended.stderr.strip().splitlines()[-2]

@@ -60,22 +60,24 @@ SCHEMA = {
 
 @pytest.fixture
 def metadata(configs: Path) -> dict[str, Any]:
-    return json.loads((configs / "metadata.json").read_text())
+    return json.loads((configs / "metadata.json").read_text(encoding="utf-8"))
 
 
 def test_monais_command_finds_every_key_that_it_asks_for(
     configs: Path, tmp_path: Path, metadata: dict[str, Any]
 ) -> None:
     schema = tmp_path / "schema.json"  # stands in for the one that the command would download
-    schema.write_text(json.dumps(SCHEMA))
+    schema.write_text(json.dumps(SCHEMA), encoding="utf-8")
     verify_metadata(meta_file=str(configs / "metadata.json"), filepath=str(schema))
-    (tmp_path / "metadata.json").write_text(json.dumps({key: metadata[key] for key in metadata if key != "task"}))
+    (tmp_path / "metadata.json").write_text(
+        json.dumps({key: metadata[key] for key in metadata if key != "task"}), encoding="utf-8"
+    )
     with pytest.raises(ValueError, match="'task' is a required property"):
         verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=str(schema))
 
 
 def test_versions_are_the_packages_own_and_those_that_are_tested(repository: Path, metadata: dict[str, Any]) -> None:
-    lines = (repository / "constraints.txt").read_text()
+    lines = (repository / "constraints.txt").read_text(encoding="utf-8")
     tested = {name.lower(): version for name, version in re.findall(r"^([\w-]+)==(\S+)$", lines, flags=re.MULTILINE)}
     packages = metadata["required_packages_version"]
     assert metadata["version"] == packages.pop("monai-cobot") == monai_cobot.__version__

@@ -54,7 +54,7 @@ def command(
 
 def run(arguments, **more) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment, **more)
+    return subprocess.run(arguments, capture_output=True, encoding="utf-8", timeout=300, env=environment, **more)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,9 @@ def test_a_training_that_is_killed_and_resumed_ends_with_the_same_adapter_bit_fo
     output = tmp_path / "killed"
     arguments = command(configs, phantom, output, epochs=3)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8", env=environment
+    )
     for line in process.stdout:
         if line.startswith("epoch 1/3"):
             break
@@ -126,7 +128,9 @@ def test_a_training_that_is_killed_and_resumed_ends_with_the_same_adapter_bit_fo
         again = load_file(output / name / "adapter_model.safetensors")
         assert whole.keys() == again.keys()
         assert all(torch.equal(whole[key], again[key]) for key in whole)
-    assert (output / "scores.csv").read_text() == (finished[0] / "scores.csv").read_text()
+    assert (output / "scores.csv").read_text(encoding="utf-8") == (finished[0] / "scores.csv").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_two_processes_give_the_losses_of_one_with_the_same_global_batch(phantom, tmp_path, configs):
@@ -149,7 +153,7 @@ def test_two_processes_give_the_losses_of_one_with_the_same_global_batch(phantom
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     assert len(losses[0]) == 2
-    cases = [(tmp_path / name / "scores.csv").read_text().count("\n") for name in ("one", "two")]
+    cases = [(tmp_path / name / "scores.csv").read_text(encoding="utf-8").count("\n") for name in ("one", "two")]
     assert cases[0] == cases[1] > 1
 
 
@@ -157,7 +161,9 @@ def test_ctrl_c_keeps_the_best_adapter_and_says_so(phantom, tmp_path, configs):
     output = tmp_path / "interrupted"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1"}
     arguments = command(configs, phantom, output, epochs=50)
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=environment
+    )
     printed = []
     for line in process.stdout:
         printed.append(line)
@@ -185,17 +191,17 @@ def test_a_mistake_ends_with_its_reason_not_with_a_traceback(phantom, tmp_path, 
     last = completed.stderr.strip().splitlines()[-2:]
     assert last[0].startswith("Error: ")
     assert message in last[0]
-    assert "Traceback" in (tmp_path / "output" / "traceback.txt").read_text()
+    assert "Traceback" in (tmp_path / "output" / "traceback.txt").read_text(encoding="utf-8")
 
 
 def test_bad_cases_are_skipped_with_their_reasons_and_the_good_ones_trained_on(phantom, tmp_path, configs):
     folder = tmp_path / "phantom"
     generate_phantom(folder, num_cases=4, size=(64, 48, 8))
     split = tmp_path / "split.json"
-    content = json.loads((folder / "dataset.json").read_text())
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     names = sorted(Path(case["image"]).name for case in content["training"] + content.get("validation", []))
     stems = [name.removesuffix(".nii.gz") for name in names]
-    split.write_text(json.dumps({"training": stems[:3], "validation": stems[3:]}))
+    split.write_text(json.dumps({"training": stems[:3], "validation": stems[3:]}), encoding="utf-8")
     broken = folder / "imagesTr" / names[0]
     broken.write_bytes(broken.read_bytes()[:500])
     (folder / "imagesTr" / names[1]).unlink()

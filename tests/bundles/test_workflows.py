@@ -49,7 +49,7 @@ def test_an_option_of_another_kind_is_told_before_anything_is_read(configs: Path
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "inference"])
 def test_every_documented_option_is_checked_but_those_that_another_check_knows(configs: Path, name: str) -> None:
-    content = json.loads((configs / f"{name}.json").read_text())
+    content = json.loads((configs / f"{name}.json").read_text(encoding="utf-8"))
     names = list(content)
     options = set(names[names.index("bundle_root") + 1 : names.index("cases" if name == "train" else "trained")])
     elsewhere = {"validation_fraction", "max_jitter", "network_file"}

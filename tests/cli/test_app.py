@@ -18,7 +18,7 @@ def test_help_and_version_do_not_wait_for_torch():
     code = (
         "import sys; from monai_cobot.cli import main\ntry: main(['--version'])\nfinally: print('torch' in sys.modules)"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert ended.stdout == f"cobot {__version__}\nFalse\n"
 
 

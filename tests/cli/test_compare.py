@@ -20,7 +20,7 @@ def study(tmp_path):
         "seeds": [0, 1],
     }
     path = tmp_path / "small.json"
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     return path
 
 
@@ -32,7 +32,7 @@ def test_a_report_can_be_had_before_anything_is_done(cobot, study, tmp_path):
 
 
 def test_a_misspelt_option_is_told_before_anything_runs(cobot, study, tmp_path):
-    study.write_text(study.read_text().replace("min_foreground", "min_forground"))
+    study.write_text(study.read_text(encoding="utf-8").replace("min_foreground", "min_forground"), encoding="utf-8")
     ended = cobot("compare", study, "-o", tmp_path / "out")
     assert ended.code == 1
     assert "did you mean min_foreground?" in ended.err
@@ -53,5 +53,5 @@ def test_ctrl_c_keeps_what_is_done_and_ends_with_130(cobot, study, tmp_path):
     assert ended.code == 130
     assert "0 of 2 runs are done." in ended.out
     assert "Stopped. The same command goes on." in ended.out
-    assert "Stopped in epoch" in (folder / "log.txt").read_text()
+    assert "Stopped in epoch" in (folder / "log.txt").read_text(encoding="utf-8")
     assert not (folder / "result.json").exists()

@@ -111,7 +111,7 @@ def test_listed_prompts_of_several_labels(cobot, image, tmp_path):
         {"image": "ball.nii.gz", "slice": 6, "box": [4, 9, 20, 21], "label": 2},
         {"image": "ball.nii.gz", "slice": 2, "box": [2, 2, 12, 12], "label": 5},
     ]
-    (tmp_path / "prompts.json").write_text(json.dumps(entries))
+    (tmp_path / "prompts.json").write_text(json.dumps(entries), encoding="utf-8")
     ended = cobot(
         "segment",
         "--prompts",

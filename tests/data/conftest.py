@@ -47,7 +47,7 @@ def write_msd(tmp_path: Path, write_nifti: Write) -> Write:
             "labels": {"0": "background", "1": "block", "2": "pair"},
             "training": [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in arrays],
         }
-        (tmp_path / root / "dataset.json").write_text(json.dumps(description | changes))
+        (tmp_path / root / "dataset.json").write_text(json.dumps(description | changes), encoding="utf-8")
         return tmp_path / root
 
     return write

@@ -16,7 +16,7 @@ def root(tmp_path: Path, write_nifti: Write) -> Path:
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         write_nifti(tmp_path / "in" / name, case_arrays()[0])
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "in" / "notes.PNG")
-    (tmp_path / "in" / "readme.txt").write_text("no image")
+    (tmp_path / "in" / "readme.txt").write_text("no image", encoding="utf-8")
     return tmp_path
 
 
@@ -63,7 +63,7 @@ def test_a_data_list_names_images_with_masks_and_without(root: Path, write_nifti
         "training": [{"image": "in/a.nii.gz", "label": "mask.nii.gz"}],
         "testing": ["in\\b\\a.nii.gz", {"image": "in/notes.PNG"}],
     }
-    (root / "list.json").write_text(json.dumps(content))
+    (root / "list.json").write_text(json.dumps(content), encoding="utf-8")
     sources = open_images(root / "list.json")
     assert [(type(source).__name__, source.name) for source in sources] == [
         ("MaskPrompts", "a"),
@@ -76,7 +76,7 @@ def test_a_data_list_names_images_with_masks_and_without(root: Path, write_nifti
 def test_listed_boxes_may_be_relative_to_the_folder_of_the_images(root: Path) -> None:
     (root / "boxes").mkdir()
     entry = {"image": "b/a.nii.gz", "slice": 0, "box": None, "label": 1}
-    (root / "boxes" / "p.json").write_text(json.dumps([entry]))
+    (root / "boxes" / "p.json").write_text(json.dumps([entry]), encoding="utf-8")
     (source,) = open_images(root / "in", root / "boxes" / "p.json")
     assert source.image == root / "in" / "b" / "a.nii.gz"
 
@@ -95,8 +95,8 @@ def test_listed_boxes_may_be_relative_to_the_folder_of_the_images(root: Path) ->
 )
 def test_what_cannot_be_used_is_named(root: Path, images: str | None, prompts: str | None, said: str) -> None:
     (root / "empty").mkdir()
-    (root / "list.json").write_text("[")
-    (root / "numbers.json").write_text("[3]")
-    (root / "object.json").write_text('{"testing": "a.nii.gz"}')
+    (root / "list.json").write_text("[", encoding="utf-8")
+    (root / "numbers.json").write_text("[3]", encoding="utf-8")
+    (root / "object.json").write_text('{"testing": "a.nii.gz"}', encoding="utf-8")
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         open_images(images and root / images, prompts and root / prompts)

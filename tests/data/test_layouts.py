@@ -92,7 +92,7 @@ def test_a_data_list_says_patient_name_and_several_masks(tmp_path: Path) -> None
         "modality": "MRI",
     }
     path = tmp_path / "list.json"
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     for given in (path, tmp_path):
         folder = read_layout(given, ["msd", "data_list"])
         first, second = folder.cases
@@ -116,7 +116,7 @@ def test_a_data_list_says_patient_name_and_several_masks(tmp_path: Path) -> None
     ],
 )
 def test_a_list_that_cannot_be_understood_is_named(tmp_path: Path, content: str, said: str) -> None:
-    (tmp_path / "dataset.json").write_text(content)
+    (tmp_path / "dataset.json").write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=said) as error:
         read_layout(tmp_path, ["msd"])
     assert str(tmp_path) in str(error.value)

@@ -52,7 +52,7 @@ def test_what_does_not_exist_is_refused_with_what_does(root: Path) -> None:
 
 def test_a_split_file_comes_before_the_data_sets_own(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "split.json"
-    path.write_text(json.dumps({"training": ["case4"], "validation": ["case0", "case2"]}))
+    path.write_text(json.dumps({"training": ["case4"], "validation": ["case0", "case2"]}), encoding="utf-8")
     split = open_dataset("msd", root, split=path)
     assert [case.name for case in split.training] == ["case4"]
     assert [case.name for case in split.validation] == ["case0", "case2"]
@@ -108,7 +108,7 @@ def test_a_recipe_is_complete_and_documented(recipe: Recipe, repository: Path) -
     if recipe.msd_task is not None:
         assert recipe.msd_task in DecathlonDataset.resource
         assert recipe.msd_task in DecathlonDataset.md5
-    documented = (repository / "docs" / "data.md").read_text()
+    documented = (repository / "docs" / "data.md").read_text(encoding="utf-8")
     assert f"`{recipe.name}`" in documented
     assert recipe.url in documented
 

@@ -70,7 +70,7 @@ def test_an_ellipse_in_the_box_is_not_the_answer() -> None:
 
 
 def test_a_folder_with_files_in_it_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "kept.txt").write_text("mine")
+    (tmp_path / "kept.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(FileExistsError, match="new folder"):
         generate_phantom(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]

@@ -195,7 +195,8 @@ def test_a_table_says_the_same_as_a_list(tmp_path: Path) -> None:
                 {"image": "a.nii.gz", "slice": 3, "box": [1, 2.5, 8, 9], "label": 1},
                 {"image": "b/c.png", "slice": 0, "box": None, "label": 2, "axis": "coronal"},
             ]
-        )
+        ),
+        encoding="utf-8",
     )
     expected = [(source.name, source.image, source.prompts) for source in read_prompts(tmp_path / "p.json")]
     for divider in (",", ";", "\t"):
@@ -224,7 +225,7 @@ def test_a_table_says_the_same_as_a_list(tmp_path: Path) -> None:
     ],
 )
 def test_a_table_that_cannot_be_understood_is_named(tmp_path: Path, content: str, said: str) -> None:
-    (tmp_path / "p.csv").write_text(content)
+    (tmp_path / "p.csv").write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=said) as raised:
         read_prompts(tmp_path / "p.csv")
     assert "p.csv" in str(raised.value)

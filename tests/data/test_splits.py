@@ -40,7 +40,7 @@ def test_a_fraction_that_leaves_no_choice_is_refused() -> None:
 
 def test_a_file_names_cases_or_patients(tmp_path: Path) -> None:
     path = tmp_path / "split.json"
-    path.write_text(json.dumps({"training": ["p0", "c4"], "validation": ["c9"]}))
+    path.write_text(json.dumps({"training": ["p0", "c4"], "validation": ["c9"]}), encoding="utf-8")
     training, validation = split_by_file(cases(), path)
     assert [case.name for case in training] == ["c0", "c1", "c4"]
     assert [case.name for case in validation] == ["c9"]
@@ -58,7 +58,7 @@ def test_a_file_names_cases_or_patients(tmp_path: Path) -> None:
 )
 def test_a_file_that_does_not_divide_the_patients_is_refused(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "split.json"
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=said) as error:
         split_by_file(cases(), path)
     assert "split.json" in str(error.value)

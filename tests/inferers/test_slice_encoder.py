@@ -88,7 +88,7 @@ def test_a_program_that_ends_without_closing_ends_as_any_other() -> None:
         "shelf = AdapterShelf(build_sam('vit_mini'))\n"
         "SliceEncoder(volume, EmbeddingCache()).prefetch(shelf.base, 'mr', 'axial', range(40))\n"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert ran.returncode == 0, ran.stderr
 
 

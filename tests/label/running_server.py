@@ -100,7 +100,7 @@ def start_server(command: list[str], studies: Path, port: int) -> Running:
                 return server
         time.sleep(0.1)
     server.kill()
-    raise RuntimeError(f"the server does not answer:\n{log.read_text()[-3000:]}")
+    raise RuntimeError(f"the server does not answer:\n{log.read_text(encoding='utf-8')[-3000:]}")
 
 
 def free_port() -> int:

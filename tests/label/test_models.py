@@ -28,10 +28,10 @@ def test_each_adapter_of_the_folder_is_a_model_and_the_sam_itself_comes_last(mod
 
 def test_damaged_and_foreign_adapters_hide_no_other_and_are_reported_once(models, caplog):
     (models.folder / "damaged").mkdir()
-    (models.folder / "damaged" / "adapter_config.json").write_text("{")
+    (models.folder / "damaged" / "adapter_config.json").write_text("{", encoding="utf-8")
     foreign = save_adapter(adapt(build_sam("vit_mini", image_size=64), "bitfit"), models.folder / "foreign")
     config = foreign / "adapter_config.json"
-    config.write_text(config.read_text().replace("vit_mini", "vit_b"))
+    config.write_text(config.read_text(encoding="utf-8").replace("vit_mini", "vit_b"), encoding="utf-8")
     for _ in range(2):
         assert list(models.names()) == ["ball", "vit_mini"]
     assert caplog.text.count("damaged is left out") == 1

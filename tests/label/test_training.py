@@ -56,7 +56,7 @@ def test_labels_without_names_are_those_of_the_adapter_or_numbered(images, tmp_p
 def test_a_label_that_cannot_be_read_costs_the_others_nothing(images, tmp_path, capsys):
     Path(images[1].label).write_bytes(b"half")
     _write_data_list(tmp_path / "work", images, {"ball": 1})
-    listed = json.loads((tmp_path / "work" / "list.json").read_text())["training"]
+    listed = json.loads((tmp_path / "work" / "list.json").read_text(encoding="utf-8"))["training"]
     assert [entry["name"] for entry in listed] == ["ball_0", "ball_2"]
     assert "ball_1 is left out" in capsys.readouterr().out
 

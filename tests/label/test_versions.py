@@ -58,7 +58,7 @@ def test_an_adapter_is_rolled_back_step_by_step_or_to_a_version(adapter, save_ba
 def test_what_is_no_adapter_is_not_put_into_use(adapter, tmp_path):
     before = {name: (adapter / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)}
     (tmp_path / "half").mkdir()
-    (tmp_path / "half" / CONFIG_FILE).write_text(json.dumps({}))
+    (tmp_path / "half" / CONFIG_FILE).write_text(json.dumps({}), encoding="utf-8")
     with pytest.raises(AdapterError, match="is missing"):
         publish(adapter, tmp_path / "half")
     assert {name: (adapter / name).read_bytes() for name in before} == before

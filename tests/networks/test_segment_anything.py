@@ -22,14 +22,14 @@ WORKING = {
 def run(code: str, search_path: Path) -> subprocess.CompletedProcess[str]:
     """Run code in a new interpreter that finds the packages of a folder first."""
     code = f"import sys; sys.path.insert(0, {str(search_path)!r})\n{code}"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
 
 
 def write_torchvision(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         path = folder / "torchvision" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 USE = """

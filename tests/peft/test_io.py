@@ -23,7 +23,7 @@ def saved(tmp_path, small_sam, image, trained):
 
 def edit_config(folder, **changes):
     path = folder / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
 
 
 def test_a_saved_adapter_loads_to_the_same_output(saved, image):
@@ -158,7 +158,7 @@ def test_a_configuration_that_is_no_text_is_a_clear_error(saved):
 
 @pytest.mark.parametrize("text", ["", "[]", '{"method": "lora"}', '{"format": 99}'])
 def test_a_configuration_that_is_none_is_a_clear_error(saved, text):
-    (saved[0] / "adapter_config.json").write_text(text)
+    (saved[0] / "adapter_config.json").write_text(text, encoding="utf-8")
     with pytest.raises(AdapterError, match=r"adapter_config.json (is no adapter configuration|has layout 99)"):
         read_adapter_config(saved[0])
 

@@ -111,5 +111,5 @@ def test_only_what_is_missing_is_installed_and_torch_by_its_extension(monkeypatc
 
 def test_a_module_outside_a_checkout_installs_the_published_package(tmp_path):
     assert packages._source(tmp_path) == "monai-cobot"
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\n')
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\n', encoding="utf-8")
     assert packages._source(tmp_path) == "monai-cobot"

@@ -161,7 +161,7 @@ def test_a_folder_of_adapters_is_listed_before_sam_as_it_is_and_a_damaged_one_is
 
     save_adapter(adapt(build_sam("vit_mini"), "lora", decoder="frozen"), tmp_path / "liver", labels={"liver": 1})
     (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / "adapter_config.json").write_text("{")
+    (tmp_path / "damaged" / "adapter_config.json").write_text("{", encoding="utf-8")
     engine = InProcessEngine(adapters_folder=tmp_path, device="cpu")
     titles = [info.title for info in engine.adapters(job())]
     assert titles == ["liver", "vit_mini, as it is"]

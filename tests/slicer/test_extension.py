@@ -24,7 +24,7 @@ def widgets(module):
 
 
 def test_the_extension_s_metadata_is_literal_and_complete(repository):
-    text = (repository / "CMakeLists.txt").read_text()
+    text = (repository / "CMakeLists.txt").read_text(encoding="utf-8")
     assert re.search(r"^project\(COBOT\)$", text, re.MULTILINE)
     values = dict(re.findall(r'^set\((EXTENSION_\w+) "([^"$]+)"\)$', text, re.MULTILINE))
     assert values.keys() == {
@@ -44,7 +44,7 @@ def test_the_extension_s_metadata_is_literal_and_complete(repository):
 
 
 def test_the_index_entry_has_the_fields_that_the_index_knows(repository):
-    entry = json.loads((repository / "COBOT.json").read_text())
+    entry = json.loads((repository / "COBOT.json").read_text(encoding="utf-8"))
     assert entry["$schema"].endswith("slicer-extension-catalog-entry-schema-v1.0.1.json#")
     assert entry["category"] == "Segmentation"
     assert entry["scm_url"].startswith("https://")
@@ -53,7 +53,7 @@ def test_the_index_entry_has_the_fields_that_the_index_knows(repository):
 
 
 def test_cmake_lists_every_file_of_the_module(module):
-    text = (module / "CMakeLists.txt").read_text().replace("${MODULE_NAME}", "COBOT")
+    text = (module / "CMakeLists.txt").read_text(encoding="utf-8").replace("${MODULE_NAME}", "COBOT")
     listed = set(re.findall(r"^\s+(\S+\.(?:py|ui|png))$", text, re.MULTILINE))
     files = {
         path.relative_to(module).as_posix()
@@ -61,26 +61,26 @@ def test_cmake_lists_every_file_of_the_module(module):
         for path in module.glob(pattern)
     }
     assert listed == files
-    tests = (module / "Testing" / "Python" / "CMakeLists.txt").read_text()
+    tests = (module / "Testing" / "Python" / "CMakeLists.txt").read_text(encoding="utf-8")
     assert set(re.findall(r"SCRIPT (\S+\.py)", tests)) == {path.name for path in module.glob("Testing/Python/*.py")}
 
 
 def test_every_widget_that_the_code_names_is_in_the_panel(module, widgets):
     for path in (module / "COBOT.py", *module.glob("Testing/Python/*.py")):
-        for name in re.findall(r"\.ui\.(\w+)", path.read_text()):
+        for name in re.findall(r"\.ui\.(\w+)", path.read_text(encoding="utf-8")):
             assert name in widgets, f"{path.name} names {name}"
         assert path.exists()
 
 
 def test_every_button_of_the_panel_does_something(module, widgets):
-    text = (module / "COBOT.py").read_text()
+    text = (module / "COBOT.py").read_text(encoding="utf-8")
     for name, kind in widgets.items():
         if kind == "QPushButton":
             assert re.search(rf"self\.ui\.{name}: (self|lambda)", text), name
 
 
 def test_every_parameter_of_the_panel_is_a_field_that_is_saved(module):
-    tree = ast.parse((module / "COBOT.py").read_text())
+    tree = ast.parse((module / "COBOT.py").read_text(encoding="utf-8"))
     (saved,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "COBOTParameterNode")
     fields = {node.target.id for node in saved.body if isinstance(node, ast.AnnAssign)}
     panel = ET.parse(module / "Resources" / "UI" / "COBOT.ui")
@@ -96,5 +96,5 @@ def test_the_library_imports_neither_qt_nor_anything_heavy(module):
         "heavy = {'qt', 'ctk', 'slicer', 'vtk', 'torch', 'monai', 'monai_cobot', 'SimpleITK', 'nibabel'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
-    ran = subprocess.run([sys.executable, "-c", code], cwd=module, capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=module, capture_output=True, encoding="utf-8", check=True)
     assert ran.stdout.strip() == "[]"

@@ -9,9 +9,9 @@ from tests.study.conftest import LORA
 
 def test_a_file_in_yaml_is_the_same_study_as_one_in_json(content, train_config, tmp_path):
     content |= {"seeds": [2, 1], "learning_rate": {"rates": [1e-3, 1e-4]}}
-    (tmp_path / "study.json").write_text(json.dumps(content))
+    (tmp_path / "study.json").write_text(json.dumps(content), encoding="utf-8")
     text = json.dumps(content).replace("0.001", "1e-3").replace("0.0001", "1e-4")  # numbers as a person writes them
-    (tmp_path / "study.yaml").write_text(text)
+    (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
     study = read_study(tmp_path / "study.yaml", train_config)
     assert study == read_study(tmp_path / "study.json", train_config)
     assert study.learning_rates.rates == (1e-4, 1e-3)
@@ -40,7 +40,7 @@ def test_a_file_in_yaml_is_the_same_study_as_one_in_json(content, train_config, 
 )
 def test_what_is_wrong_in_a_file_is_said_with_its_place(content, train_config, tmp_path, change, said):
     path = tmp_path / "study.json"
-    path.write_text(json.dumps(content | change))
+    path.write_text(json.dumps(content | change), encoding="utf-8")
     with pytest.raises(ValueError, match=re.escape(said)) as caught:
         read_study(path, train_config)
     assert str(caught.value).startswith(str(path))
@@ -49,7 +49,7 @@ def test_what_is_wrong_in_a_file_is_said_with_its_place(content, train_config, t
 def test_a_learning_rate_is_swept_or_given_and_not_both(content, train_config, tmp_path):
     content |= {"learning_rate": {"rates": [1e-3]}}
     content["methods"]["LoRA"] = LORA | {"learning_rate": 1e-4}
-    (tmp_path / "study.json").write_text(json.dumps(content))
+    (tmp_path / "study.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match="methods: LoRA: learning_rate is chosen by the sweep"):
         read_study(tmp_path / "study.json", train_config)
 

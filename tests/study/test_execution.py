@@ -41,7 +41,7 @@ def test_a_study_does_every_run_once_and_a_run_that_fails_does_not_stop_the_othe
     assert record.adapter_size > 1e6
 
     # a run is measured once
-    scores = (plan.folder_of(Run("phantom", "LoRA + COBOT", 1)) / "scores.csv").read_text()
+    scores = (plan.folder_of(Run("phantom", "LoRA + COBOT", 1)) / "scores.csv").read_text(encoding="utf-8")
     assert scores.startswith("case,label,dice_ellipse,dice_fine-tuned\n")
 
     files = write_report(plan, not_done)
@@ -67,7 +67,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_epoch(content, plan_of):
     process.join()
     assert not is_claimed(folder)
     assert run_study(plan) == {}
-    assert "resumed after epoch" in (folder / "log.txt").read_text()
+    assert "resumed after epoch" in (folder / "log.txt").read_text(encoding="utf-8")
     assert plan.record(run).epochs == 4
 
 
@@ -85,7 +85,7 @@ def test_a_run_that_another_process_has_is_waited_for_and_not_done_twice(content
         assert not (plan.folder_of(theirs) / "log.txt").exists()
     worker.join(timeout=120)  # whose owner is gone, and has not done it
     assert left_over == [{}]
-    assert json.loads((plan.folder_of(theirs) / "result.json").read_text())["epochs"] == 1
+    assert json.loads((plan.folder_of(theirs) / "result.json").read_text(encoding="utf-8"))["epochs"] == 1
 
 
 def wait_for(happened, seconds: float = 120) -> None:

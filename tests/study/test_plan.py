@@ -20,7 +20,8 @@ def done(plan, run: Run, dice: float | None, **changes) -> None:
 def test_no_test_patient_is_in_the_training_or_in_the_choice_of_a_learning_rate(content, plan_of):
     plan = plan_of(content | {"learning_rate": {"rates": [1e-3]}})
     test, choice = (
-        json.loads(path.read_text()) for path in (plan.patients["phantom"].test, plan.patients["phantom"].choice)
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in (plan.patients["phantom"].test, plan.patients["phantom"].choice)
     )
     assert test["training"]
     assert test["validation"]

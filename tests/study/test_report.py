@@ -44,13 +44,13 @@ def test_the_report_names_runs_that_are_not_done_and_draws_the_widths(content, p
     assert width_courses(plan) == {"phantom": {"LoRA": {4: [0.7], 8: [0.8]}}}
     files = write_report(plan, {Run("phantom", "LoRA + COBOT", 0): "out of memory"})
     assert [path.name for path in files] == ["results.md", "results.csv", "scores.csv", "widths.png"]
-    text = files[0].read_text()
+    text = files[0].read_text(encoding="utf-8")
     assert "2 of 9 runs are done." in text
     assert "- phantom · LoRA + COBOT · seed 0: out of memory" in text
     assert "| fixed, random |" in text
     assert "| LoRA         |        1.5 |             700 |        3.00 |" in text
     assert Image.open(files[3]).size[0] > 900
-    with files[2].open(newline="") as file:
+    with files[2].open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["method"], row["patient"], row["dice"]) for row in rows[:2]] == [
         ("LoRA", "phantom_006", "0.600000"),

@@ -14,14 +14,14 @@ def test_the_table_is_made_of_the_runs_scores_and_a_run_that_is_done_is_not_done
     for method, gain in (("decoder alone", 0.1), ("AdaptFormer + COBOT", 0.2)):
         folder = tmp_path / "sarcoma, MR" / method
         folder.mkdir(parents=True)
-        (folder / "done.json").write_text('{"seconds": 90}')
+        (folder / "done.json").write_text('{"seconds": 90}', encoding="utf-8")
         scores = (
             f"case,label,dice_ellipse,dice_zero-shot,dice_fine-tuned\nSTS_005,tumour,0.500,0.600,{0.6 + gain:.3f}\n"
         )
-        (folder / "scores.csv").write_text(scores)
+        (folder / "scores.csv").write_text(scores, encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["", "--data", str(shared_data), "--only", "sarcoma, MR", "--to", str(tmp_path)])
     fine_tuning.main()
-    table = (tmp_path / "fine_tuning.md").read_text()
+    table = (tmp_path / "fine_tuning.md").read_text(encoding="utf-8")
     assert table.splitlines()[-1] == "| sarcoma, MR | 1 | 0.500 | 0.600 | 0.700 | 0.800 | 1.5 and 1.5 |"
     assert table in capsys.readouterr().out
 
@@ -36,5 +36,5 @@ def test_no_patient_of_the_sarcoma_list_is_in_both_parts(tmp_path: Path, shared_
 
 def test_a_mean_over_labels_weighs_a_rare_label_as_much_as_another(tmp_path: Path) -> None:
     path = tmp_path / "scores.csv"
-    path.write_text("case,label,dice\na,liver,0.8\nb,liver,0.6\nc,liver,0.7\na,spleen,0.1\n")
+    path.write_text("case,label,dice\na,liver,0.8\nb,liver,0.6\nc,liver,0.7\na,spleen,0.1\n", encoding="utf-8")
     assert fine_tuning.summary(path, "dice").startswith("0.400 ±")

@@ -35,14 +35,14 @@ def test_the_command_leaves_weights_that_build_sam_reads_and_a_log_and_continues
     assert {tensor.dtype for tensor in exported.values()} == {torch.float16}
     assert (tmp_path / "vit_mini.safetensors").stat().st_size < 15e6
     build_sam("vit_mini", tmp_path / "vit_mini.safetensors")
-    (line,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    (line,) = map(json.loads, (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines())
     assert line["step"] == 2
     assert 0 <= line["dice"] <= 1
     assert 0.5 < line["ellipse_dice"] < 1
 
     main([*command, "64:2:2", "32:4:1"])
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
-    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["size"] == 32
+    assert json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])["size"] == 32
 
 
 def test_training_starts_from_given_weights(tmp_path: Path) -> None:

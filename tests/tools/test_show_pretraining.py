@@ -22,7 +22,7 @@ def test_a_run_is_drawn_with_samples_of_its_images(tmp_path: Path) -> None:
         {"minutes": 5, "size": 64, "dice": 0.5, "ellipse_dice": 0.75},
         {"minutes": 6, "size": 128, "loss": 1.0},
     ]
-    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     show_pretraining.main(["--folder", str(tmp_path), "--to", str(tmp_path / "docs")])
     for name in ("pretraining_samples.png", "pretraining_log.png"):
         picture = Image.open(tmp_path / "docs" / name).convert("L")

@@ -34,7 +34,7 @@ def test_cases_are_compared_by_name_and_a_missing_one_is_said_at_the_end(cobot, 
     assert ended.code == 1
     assert "1 of 2 failed:" in ended.err
     assert "has no mask of this name" in ended.err
-    with (folders / "out" / "scores.csv").open(newline="") as file:
+    with (folders / "out" / "scores.csv").open(newline="", encoding="utf-8") as file:
         exact, moved = list(csv.DictReader(file))
     assert (exact["case"], exact["label"], float(exact["dice"]), float(exact["hausdorff95"])) == ("a", "1", 1.0, 0.0)
     assert float(moved["dice"]) == pytest.approx(0.75)

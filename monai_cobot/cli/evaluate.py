@@ -32,9 +32,9 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks.")],
     truths: Annotated[Path, typer.Argument(help="Folder of true masks of the same names, endings aside.")],
     images: Annotated[Path | None, typer.Option(help="Folder of images of the same names, for pictures.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of scores.csv and pictures.")] = Path(
-        "evaluation"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of scores.csv, scores.png and overlay.png.")
+    ] = Path("evaluation"),
     tolerance: Annotated[float, typer.Option(min=0, help="Of the surface DSC, in millimetres.")] = 2.0,
     preset: Annotated[
         str | None, typer.Option(help="Intensities of the images in pictures; without, guessed from each image.")
@@ -47,7 +47,7 @@ def evaluate(
     from monai_cobot.data import read_mask
     from monai_cobot.data.cases import check_same_grid
     from monai_cobot.files import write_atomically
-    from monai_cobot.reports import overlay_sheet, score_mask
+    from monai_cobot.reports import overlay_sheet, plot_mask_scores, score_mask
 
     expected = _masks_in(truths)
     predicted = _masks_in(predictions)
@@ -71,7 +71,9 @@ def evaluate(
     finally:
         if rows:
             print(write_atomically(output / "scores.csv", _as_csv(rows)))
-            _show(rows)
+            by_label = _by_label(rows)
+            print(plot_mask_scores(by_label, output / "scores.png", title=f"{predictions.name} against {truths.name}"))
+            _show(by_label)
         if samples:
             print(
                 overlay_sheet(
@@ -112,11 +114,16 @@ def _as_csv(rows: list[tuple[str, int, MaskScores]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _show(rows: list[tuple[str, int, MaskScores]]) -> None:
+def _by_label(rows: list[tuple[str, int, MaskScores]]) -> dict[str, list[MaskScores]]:
+    labels = sorted({label for _, label, _ in rows})
+    return {str(label): [scores for _, value, scores in rows if value == label] for label in labels}
+
+
+def _show(by_label: dict[str, list[MaskScores]]) -> None:
     table = Table("label", "cases", *_NAMES.values())
-    for label in sorted({label for _, label, _ in rows}):
-        of_label = [asdict(scores) for _, value, scores in rows if value == label]
-        table.add_row(str(label), str(len(of_label)), *(_mean([one[name] for one in of_label]) for name in _NAMES))
+    for label, scores in by_label.items():
+        cases = [asdict(case) for case in scores]
+        table.add_row(label, str(len(cases)), *(_mean([case[name] for case in cases]) for name in _NAMES))
     Console().print(table)
 
 

@@ -14,17 +14,18 @@ from rich.progress import Progress
 from monai_cobot.cli.batch import run_batch
 from monai_cobot.cli.models import (
     AdapterOption,
+    BackendOption,
     CheckpointOption,
     DeviceOption,
     ImageSizeOption,
     VariantOption,
     open_model,
 )
-from monai_cobot.cli.prompts import BoxOn, parse_box
+from monai_cobot.cli.prompts import BoxOn, PointOn, parse_box, parse_point
 
 if TYPE_CHECKING:
     from monai_cobot.data import Prompt
-    from monai_cobot.inferers import VolumeSession
+    from monai_cobot.inferers import SlicePrompts, VolumeSession
 
 __all__ = ["segment"]
 
@@ -46,8 +47,15 @@ def segment(
             "x0,y0,x1,y1 in a picture, or i0,j0,k0,i1,j1,k1, a 3D box in voxels of the file. Half-open."
         ),
     ] = None,
+    point: Annotated[
+        list[str] | None,
+        typer.Option(help="SLICE:x,y, or x,y in a picture: a point in the object, with a box or without. Repeatable."),
+    ] = None,
+    point_outside: Annotated[
+        list[str] | None, typer.Option(help="SLICE:x,y, or x,y in a picture: a point that is not in the object.")
+    ] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="JSON or CSV that lists images with their boxes, instead of IMAGE and --box.")
+        Path | None, typer.Option(help="JSON or CSV that lists images with their boxes, instead of IMAGE and prompts.")
     ] = None,
     axis: Annotated[str | None, typer.Option(help="axial, coronal or sagittal; without, the adapter's.")] = None,
     label: Annotated[int, typer.Option(min=1, max=32767, help="Value of the mask.")] = 1,
@@ -64,17 +72,22 @@ def segment(
     sam_checkpoint: CheckpointOption = None,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
+    backend: BackendOption = "auto",
 ) -> None:
-    """Segment what boxes hold, and write masks on the images' own grids.
+    """Segment what boxes hold or points show, and write masks on the images' own grids.
 
     An image that cannot be used is passed over; what failed stands at the end, and the exit code is then 1.
     """
-    if (prompts is None) == (not images) or (prompts is not None and box) or (images and not box):
-        raise typer.BadParameter("give images with --box, or --prompts FILE alone.")
+    drawn = [*map(parse_box, box or [])]
+    points = [parse_point(text, True) for text in point or []] + [
+        parse_point(text, False) for text in point_outside or []
+    ]
+    if bool(images) == (prompts is not None) or bool(images) != bool(drawn or points):
+        raise typer.BadParameter("give images with --box or --point, or --prompts FILE alone.")
     slice_axis = axis or _axis_of(adapter)
-    wanted = _wanted(images or [], box or [], prompts, slice_axis)
+    wanted = _wanted(images or [], drawn, prompts, slice_axis)
     target = _targets([image for image, _ in wanted], output, f".{output_format.lstrip('.')}")
-    model = open_model(adapter, sam_variant, sam_checkpoint, image_size, device)
+    model = open_model(adapter, sam_variant, sam_checkpoint, image_size, device, backend=backend)
 
     from monai_cobot.inferers import EmbeddingCache, VolumeSession
 
@@ -82,13 +95,14 @@ def segment(
     with Progress(console=Console(file=sys.stderr), transient=True) as bars:
 
         def work(case: tuple[Path, Sequence[BoxOn | Prompt]]) -> None:
-            image, drawn = case
+            image, boxes = case
             bar = bars.add_task(image.name, total=None)
             try:
                 with VolumeSession(image, model, preset, cache, look_ahead=False) as session:
                     values = _segment_objects(
                         session,
-                        drawn,
+                        boxes,
+                        points,
                         slice_axis,
                         label,
                         propagate,
@@ -113,11 +127,10 @@ def _axis_of(adapter: Path | None) -> str:
 
 
 def _wanted(
-    images: list[Path], boxes: list[str], prompts: Path | None, axis: str
+    images: list[Path], drawn: list[BoxOn], prompts: Path | None, axis: str
 ) -> list[tuple[Path, Sequence[BoxOn | Prompt]]]:
-    """Each image with what is drawn on it."""
+    """Each image with the boxes on it."""
     if prompts is None:
-        drawn = [parse_box(text) for text in boxes]
         return [(image, drawn) for image in images]
     from monai_cobot.data import read_prompts
 
@@ -147,7 +160,8 @@ def _targets(images: list[Path], output: Path, suffix: str) -> dict[Path, Path]:
 
 def _segment_objects(
     session: VolumeSession,
-    drawn: Sequence[BoxOn | Prompt],
+    boxes: Sequence[BoxOn | Prompt],
+    points: Sequence[PointOn],
     axis: str,
     label: int,
     propagate: bool,
@@ -155,52 +169,83 @@ def _segment_objects(
     progress: Callable[[int, int], None],
 ) -> dict[int, int]:
     """Segment each object under a number of its own; number -> value in the mask."""
-    from monai_cobot.data import Prompt
     from monai_cobot.inferers import Region, region_from_source
-    from monai_cobot.inferers.grid import SLICE_NORMALS, slice_shape
+    from monai_cobot.inferers.grid import SLICE_NORMALS
     from monai_cobot.transforms import SLICE_AXES
 
     values: dict[int, int] = {}
-    on_slices: dict[tuple[int, str], list[tuple[int, tuple[float, float, float, float]]]] = {}
-    for item in drawn:
-        if isinstance(item, BoxOn) and len(item.numbers) == 6:
-            corners = [int(number) for number in item.numbers]
-            region = Region((corners[0], corners[1], corners[2]), (corners[3], corners[4], corners[5]))
-            number = len(values) + 1
-            axes = SLICE_AXES if fuse else (axis,)
-            session.segment_region(region_from_source(region, session.volume), number, axes, progress=progress)
-            values[number] = label
-            continue
+    regions = [item for item in boxes if isinstance(item, BoxOn) and len(item.numbers) == 6]
+    if points and regions and len(boxes) > 1:
+        raise ValueError("points beside a 3D box correct the object in it: give one box alone, or no points.")
+    for item in regions:
+        i0, j0, k0, i1, j1, k1 = (int(number) for number in item.numbers)
+        region = region_from_source(Region((i0, j0, k0), (i1, j1, k1)), session.volume)
+        number = len(values) + 1
+        session.segment_region(region, number, SLICE_AXES if fuse else (axis,), progress=progress)
+        values[number] = label
+        for clicked in points:
+            session.add_point(axis, _slice_of(clicked.slice, session), clicked.point(), number)
+    if regions:
+        points = ()
+    on_slices = _prompts_on_slices(session, [item for item in boxes if item not in regions], points, axis, label)
+    for (value, of_axis), prompts in on_slices.items():
+        goes_on = propagate and session.shape[SLICE_NORMALS[of_axis]] > 1
+        if goes_on and len({index for index, _ in prompts}) < len(prompts):
+            raise ValueError(
+                f"two boxes of label {value} on one slice: give their objects different labels, or segment the "
+                "slices alone with --no-propagate."
+            )
+        number = len(values) + 1
+        for done, (index, drawn) in enumerate(prompts):
+            number = number if goes_on else len(values) + 1
+            session.segment_slice(of_axis, index, drawn.box, drawn.points, number)
+            values[number] = value
+            if not goes_on:
+                progress(done + 1, len(prompts))
+        if goes_on:
+            session.propagate(of_axis, None, number, fuse=fuse, progress=progress)
+    return values
+
+
+def _prompts_on_slices(
+    session: VolumeSession, boxes: Sequence[BoxOn | Prompt], points: Sequence[PointOn], axis: str, label: int
+) -> dict[tuple[int, str], list[tuple[int, SlicePrompts]]]:
+    """(Label, slice axis) -> slices with what is drawn there; points join the box on their slice."""
+    from monai_cobot.data import Prompt
+    from monai_cobot.inferers import SlicePrompts
+    from monai_cobot.inferers.grid import slice_shape
+
+    found: dict[tuple[int, str], list[tuple[int, SlicePrompts]]] = {}
+    for item in boxes:
         value, of_axis = (item.label, item.axis) if isinstance(item, Prompt) else (label, axis)
         rows, columns = slice_shape(session.shape, of_axis)
         numbers = item.box if isinstance(item, Prompt) else item.numbers
         x0, y0, x1, y1 = (0.0, 0.0, float(columns), float(rows)) if numbers is None else numbers
-        on_slices.setdefault((value, of_axis), []).append((_slice_of(item, session, of_axis), (x0, y0, x1, y1)))
-    for (value, of_axis), boxes in on_slices.items():
-        if propagate and session.shape[SLICE_NORMALS[of_axis]] > 1:
-            if len({index for index, _ in boxes}) < len(boxes):
-                raise ValueError(
-                    f"two boxes of label {value} on one slice: give their objects different labels, or segment the "
-                    "slices alone with --no-propagate."
-                )
-            number = len(values) + 1
-            session.propagate(of_axis, dict(boxes), number, fuse=fuse, progress=progress)
-            values[number] = value
+        drawn = SlicePrompts((x0, y0, x1, y1))
+        found.setdefault((value, of_axis), []).append((_slice_of(item.slice, session), drawn))
+    for clicked in points:
+        index = _slice_of(clicked.slice, session)
+        there = found.setdefault((label, axis), [])
+        places = [place for place, (of_slice, _) in enumerate(there) if of_slice == index]
+        if len(places) > 1:
+            raise ValueError(
+                f"two boxes on slice {index}, and a point that may belong to either: segment one at a time."
+            )
+        if places:
+            before = there[places[0]][1]
+            there[places[0]] = (index, SlicePrompts(before.box, (*before.points, clicked.point())))
         else:
-            for done, (index, corners_of) in enumerate(boxes):
-                number = len(values) + 1
-                session.segment_slice(of_axis, index, corners_of, label=number)
-                values[number] = value
-                progress(done + 1, len(boxes))
-    return values
+            there.append((index, SlicePrompts(None, (clicked.point(),))))
+    return found
 
 
-def _slice_of(item: BoxOn | Prompt, session: VolumeSession, axis: str) -> int:
-    if item.slice is not None:
-        return item.slice
+def _slice_of(written: int | None, session: VolumeSession) -> int:
+    if written is not None:
+        return written
     if session.volume.array.shape[3] != 1:
         raise ValueError(
-            "a box of four numbers belongs to a slice of this volume: write SLICE:x0,y0,x1,y1, or six numbers for 3D."
+            "a box of four numbers, or a point of two, belongs to a slice of this volume: write SLICE: in front of "
+            "them, or six numbers for a 3D box."
         )
     return 0
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from monai_cobot.cli.models import CheckpointOption, DeviceOption, ImageSizeOption, VariantOption
+from monai_cobot.cli.models import BackendOption, CheckpointOption, DeviceOption, ImageSizeOption, VariantOption
 
 __all__ = ["serve"]
 
@@ -27,6 +27,7 @@ def serve(
     sam_checkpoint: CheckpointOption = None,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
+    backend: BackendOption = "auto",
     bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle cobot_sam, for training.")] = None,
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="Address of a web page that may use the server, such as an OHIF elsewhere.")
@@ -48,6 +49,7 @@ def serve(
         "sam_checkpoint": sam_checkpoint,
         "image_size": image_size,
         "device": device,
+        "backend": backend,
         "train_config": None if bundle is None else train_config(bundle).resolve(),
         "allow_origins": ",".join(allow_origin) if allow_origin else None,
         "look_ahead": look_ahead,

@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from monai_cobot.networks import PromptableSam, base_weights_sha256
+from monai_cobot.networks import PromptableSam, accelerate, base_weights_sha256
 from monai_cobot.networks._segment_anything import Sam
+from monai_cobot.networks.backends import BACKENDS
 from monai_cobot.networks.sam import variant_of
 from monai_cobot.peft import load_adapter, read_adapter_config
 from monai_cobot.peft.io import WEIGHTS_FILE
@@ -54,25 +56,41 @@ class AdapterShelf:
         sam: frozen and put into evaluation mode here; not adapted.
         device: where everything runs.
         precision: as in :class:`~monai_cobot.networks.PromptableSam`.
+        backend: what runs the image encoder, as in :func:`~monai_cobot.networks.accelerate`. Work in another backend
+            than ``"eager"`` can be stopped between slices only, not within one.
 
     Raises:
-        ValueError: the SAM is adapted already, or for an unknown precision.
+        ValueError: the SAM is adapted already, or for an unknown precision or backend.
     """
 
-    def __init__(self, sam: Sam, device: torch.device | str = "cpu", precision: str = "auto") -> None:
+    def __init__(
+        self, sam: Sam, device: torch.device | str = "cpu", precision: str = "auto", backend: str = "eager"
+    ) -> None:
         if getattr(sam, "adapted_with", None) is not None:
             raise ValueError("This SAM is adapted already: give the bare SAM, and load its adapters here.")
         self._base_sha256 = base_weights_sha256(sam)
         self._sam = sam.requires_grad_(False).to(device).eval()
         self._precision = precision
+        if backend not in BACKENDS:
+            raise ValueError(f"Unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}.")
+        self._backend = backend
         self._loaded: dict[tuple[Path, str], AdaptedSam] = {}
-        self.base = self._adapted(variant_of(sam), self._sam, self._base_sha256)
+
+    @cached_property
+    def base(self) -> AdaptedSam:
+        """The SAM without an adapter.
+
+        Raises:
+            BackendError: the backend that was asked for cannot run it.
+        """
+        return self._adapted(variant_of(self._sam), self._sam, self._base_sha256)
 
     def load(self, folder: str | PathLike[str]) -> AdaptedSam:
         """The SAM with the adapter of a folder; one that is loaded already, and did not change since, costs nothing.
 
         Raises:
             AdapterError: the folder holds no complete adapter, or one of another SAM.
+            BackendError: the backend that was asked for cannot run it.
         """
         folder = Path(folder).resolve()
         config = read_adapter_config(folder)
@@ -103,7 +121,7 @@ class AdapterShelf:
         axis: str = "axial",
         labels: Mapping[str, int] | None = None,
     ) -> AdaptedSam:
-        network = PromptableSam(sam, self._precision).eval()
+        network = accelerate(PromptableSam(sam, self._precision), self._backend)
         size, dtype = sam.image_encoder.img_size, str(network.computing_type()).removeprefix("torch.")
         digest = hashlib.sha256(weights.encode()).hexdigest()[:32]
         source = f"embeddings_{variant_of(sam)}_{size}_{dtype}_{digest}"

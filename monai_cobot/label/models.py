@@ -6,16 +6,12 @@ import logging
 import threading
 from pathlib import Path
 
-import torch
-
-from monai_cobot.inferers import AdaptedSam, AdapterShelf
-from monai_cobot.networks import build_sam
+from monai_cobot.inferers import AdaptedSam, SamCollection
+from monai_cobot.inferers.sams import PACKAGED_VARIANT
 from monai_cobot.peft import AdapterConfig, AdapterError, read_adapter_config
 from monai_cobot.peft.io import CONFIG_FILE
 
 __all__ = ["Models"]
-
-_PACKAGED = "vit_mini"
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +29,7 @@ class Models:
         image_size: of the SAM without an adapter, in pixels; None for its own.
         device: None for a GPU if there is one.
         precision: as in :class:`~monai_cobot.networks.PromptableSam`.
+        backend: as in :func:`~monai_cobot.networks.accelerate`.
 
     Raises:
         ValueError: the variant has no weights in the package, and no checkpoint is given.
@@ -41,21 +38,21 @@ class Models:
     def __init__(
         self,
         folder: Path,
-        variant: str = _PACKAGED,
+        variant: str = PACKAGED_VARIANT,
         checkpoint: Path | None = None,
         image_size: int | None = None,
         device: str | None = None,
         precision: str = "auto",
+        backend: str = "eager",
     ) -> None:
-        if checkpoint is None and variant != _PACKAGED:
+        if checkpoint is None and variant != PACKAGED_VARIANT:
             raise ValueError(f"{variant} has no weights in this package: name their file as sam_checkpoint.")
         self.folder = folder
         self.variant = variant
         self.checkpoint = checkpoint
         self.image_size = image_size
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._precision = precision
-        self._shelves: dict[tuple[str, int | None], AdapterShelf] = {}
+        self._sams = SamCollection({variant: checkpoint}, device, precision, backend)
+        self.device = self._sams.device
         self._in_use: dict[str, AdaptedSam] = {}
         self._lock = threading.Lock()
         self._reported: set[str] = set()
@@ -82,20 +79,18 @@ class Models:
             KeyError: there is none of this name.
             AdapterError: it cannot be used; says why.
             ValueError, OSError: its SAM cannot be built.
+            BackendError: the backend that was asked for cannot run it.
         """
         if name == self.variant:
-            with self._lock:
-                return self._shelf(self.variant, self.image_size).base
+            return self._sams.bare(self.variant, self.image_size)
         if Path(name).name != name or not (self.folder / name / CONFIG_FILE).is_file():
             raise KeyError(name)
-        config = self._config(name)
+        self._config(name)
         with self._lock:
-            shelf = self._shelf(config.variant, config.image_size)
-            model = shelf.load(self.folder / name)
+            model = self._sams.load(self.folder / name)
             before = self._in_use.get(name)
             if before is not None and before is not model:
-                for held in self._shelves.values():
-                    held.forget(before)
+                self._sams.forget(before)
             self._in_use[name] = model
             return model
 
@@ -103,7 +98,7 @@ class Models:
         if name == self.variant:
             raise AdapterError(f"an adapter cannot have the name of the SAM, {name}; give its folder another name.")
         config = read_adapter_config(self.folder / name)
-        if config.variant not in (_PACKAGED, self.variant):
+        if config.variant not in self._sams.checkpoints:
             raise AdapterError(
                 f"it is for {config.variant}, whose weights are not here: start the server with sam_variant "
                 f"{config.variant} and its sam_checkpoint."
@@ -111,13 +106,3 @@ class Models:
         if config.classes is not None:
             raise AdapterError("it segments classes without prompts, and the server's models take prompts.")
         return config
-
-    def _shelf(self, variant: str, image_size: int | None) -> AdapterShelf:
-        key = (variant, image_size)
-        if key not in self._shelves:
-            sam = build_sam(variant, self.checkpoint if variant == self.variant else None, image_size)
-            key = (variant, sam.image_encoder.img_size)
-            if key not in self._shelves:  # under its size, where none was named
-                self._shelves[key] = AdapterShelf(sam, self.device, self._precision)
-            self._shelves[variant, image_size] = self._shelves[key]
-        return self._shelves[key]

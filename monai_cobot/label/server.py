@@ -33,7 +33,8 @@ class Settings:
     Attributes:
         adapters: folder of adapter folders; usually ``adapters`` in the studies.
         work: folder of what the server keeps for itself, such as trainings; usually ``.cobot`` in the studies.
-        sam_variant, sam_checkpoint, image_size, device, precision: as in :class:`~monai_cobot.label.models.Models`.
+        sam_variant, sam_checkpoint, image_size, device, precision, backend: as in
+            :class:`~monai_cobot.label.models.Models`.
         train_config: the bundle's ``train.json``.
         cache_gb: memory for embeddings, in units of 10^9 bytes.
         look_ahead: whether neighbouring slices are encoded in the background.
@@ -48,6 +49,7 @@ class Settings:
     image_size: int | None = None
     device: str | None = None
     precision: str = "auto"
+    backend: str = "auto"
     train_config: Path = _TRAIN_CONFIG
     cache_gb: float = 2.0
     look_ahead: bool = True
@@ -72,7 +74,7 @@ class Settings:
         root = Path(app_dir if studies.startswith(("http://", "https://")) else studies).absolute()
         read: dict[str, Callable[[str], Any]] = {"image_size": int, "cache_gb": float, "look_ahead": _truth}
         read["allow_origins"] = _split
-        read |= dict.fromkeys(("device", "precision", "sam_variant"), str)
+        read |= dict.fromkeys(("device", "precision", "backend", "sam_variant"), str)
         values: dict[str, Any] = {"adapters": root / "adapters", "work": root / _WORK}
         values |= {name: _converted(name, text, read.get(name, _absolute)) for name, text in conf.items()}
         return cls(**values)

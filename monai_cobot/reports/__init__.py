@@ -6,6 +6,7 @@ from monai_cobot.reports.dice import CaseScores, LabelSummary, dice_coefficient,
 from monai_cobot.reports.mask_scores import MaskScores, score_mask
 from monai_cobot.reports.overlay import overlay_sheet
 from monai_cobot.reports.relation import plot_relation_matrix
+from monai_cobot.reports.scores import plot_mask_scores
 from monai_cobot.reports.tables import dice_table, write_csv
 from monai_cobot.reports.widths import plot_widths
 
@@ -19,6 +20,7 @@ __all__ = [
     "dice_table",
     "mask_dice",
     "overlay_sheet",
+    "plot_mask_scores",
     "plot_relation_matrix",
     "plot_training_curves",
     "plot_widths",

@@ -40,7 +40,7 @@ def test_cases_are_compared_by_name_and_a_missing_one_is_said_at_the_end(cobot, 
     assert float(moved["dice"]) == pytest.approx(0.75)
     assert float(moved["iou"]) == pytest.approx(0.6)
     assert float(moved["hausdorff95"]) == 1.0
-    assert (folders / "out" / "overlay.png").is_file()
+    assert [path.name for path in sorted((folders / "out").glob("*.png"))] == ["overlay.png", "scores.png"]
 
 
 def test_a_mask_on_another_grid_is_no_case_to_compare(cobot, folders):

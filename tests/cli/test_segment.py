@@ -5,9 +5,9 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from monai_cobot.cli.prompts import BoxOn, parse_box
+from monai_cobot.cli.prompts import BoxOn, PointOn, parse_box, parse_point
 from monai_cobot.data import read_mask, read_volume
-from monai_cobot.inferers import AdapterShelf, Region, VolumeSession
+from monai_cobot.inferers import AdapterShelf, Point, Region, VolumeSession
 from monai_cobot.networks import build_sam
 
 BOX = "6:4,9,20,21"
@@ -67,6 +67,63 @@ def test_boxes_are_read_as_they_are_written(text, expected):
 def test_what_is_no_box_is_refused_with_the_three_ways_to_write_one(text):
     with pytest.raises(ValueError, match="SLICE:x0,y0,x1,y1"):
         parse_box(text)
+
+
+def test_points_are_read_as_they_are_written():
+    assert parse_point("37:1,2.5", inside=True) == PointOn(37, 1, 2.5, True)
+    assert parse_point("1,2", inside=False) == PointOn(None, 1, 2, False)
+    for text in ("", "1", "1,2,3", "a:1,2"):
+        with pytest.raises(ValueError, match="SLICE:x,y"):
+            parse_point(text, inside=True)
+
+
+def test_points_correct_the_box_on_their_slice_and_stand_alone_elsewhere(cobot, image, adapter_folder, tmp_path):
+    points = ["--point", "6:12,15", "--point-outside", "6:5,10", "--point", "8:12.5,14"]
+    common = ["--adapter", adapter_folder, "--no-propagate", "-o", tmp_path / "mask.nrrd"]
+    ended = cobot("segment", image, "--box", BOX, *points, *common)
+    assert ended.code == 0, ended.err
+    model = AdapterShelf(build_sam("vit_mini", image_size=64)).load(adapter_folder)
+    session = VolumeSession(image, model, look_ahead=False)
+    session.segment_slice("axial", 6, (4, 9, 20, 21), [Point(12, 15), Point(5, 10, inside=False)], 1)
+    session.segment_slice("axial", 8, None, [Point(12.5, 14)], 2)
+    written = read_mask(tmp_path / "mask.nrrd").array[0]
+    assert np.array_equal(written.astype(bool), session.lps_mask(1) | session.lps_mask(2))
+    assert written[:, :, 8].any()
+
+
+def test_a_volume_is_segmented_from_one_point(cobot, image, adapter_folder, tmp_path):
+    ended = cobot("segment", image, "--point", "6:12,15", "--adapter", adapter_folder, "-o", tmp_path / "mask.nrrd")
+    assert ended.code == 0, ended.err
+    model = AdapterShelf(build_sam("vit_mini", image_size=64)).load(adapter_folder)
+    session = VolumeSession(image, model, look_ahead=False)
+    session.segment_slice("axial", 6, None, [Point(12, 15)])
+    session.propagate("axial")
+    written = read_mask(tmp_path / "mask.nrrd").array[0]
+    assert np.array_equal(written.astype(bool), session.lps_mask(1))
+    assert written.any(axis=(0, 1)).sum() > 1
+
+
+def test_a_point_corrects_the_object_of_a_3d_box(cobot, image, adapter_folder, tmp_path):
+    common = ["segment", image, "--box", "4,9,3,20,21,9", "--adapter", adapter_folder]
+    for name, more in (("plain", []), ("corrected", ["--point-outside", "6:18,10"])):
+        ended = cobot(*common, *more, "-o", tmp_path / f"{name}.nrrd")
+        assert ended.code == 0, ended.err
+    plain, corrected = (read_mask(tmp_path / f"{name}.nrrd").array[0] for name in ("plain", "corrected"))
+    assert np.array_equal(np.delete(plain, 6, axis=2), np.delete(corrected, 6, axis=2))
+    assert not np.array_equal(plain[:, :, 6], corrected[:, :, 6])
+
+
+def test_the_backend_can_be_chosen(cobot, image, adapter_folder, tmp_path):
+    pytest.importorskip("openvino", reason='needs the extra "openvino"')
+    common = ["segment", image, "--box", BOX, "--adapter", adapter_folder]
+    for name in ("eager", "openvino"):
+        ended = cobot(*common, "--backend", name, "-o", tmp_path / f"{name}.nrrd")
+        assert ended.code == 0, ended.err
+    masks = [read_mask(tmp_path / f"{name}.nrrd").array for name in ("eager", "openvino")]
+    assert (masks[0] != masks[1]).mean() < 1e-3
+    ended = cobot(*common, "--backend", "fast", "-o", tmp_path / "mask.nrrd")
+    assert ended.code == 1
+    assert "expected one of auto, eager, compile, openvino" in " ".join(ended.err.split())
 
 
 def test_a_mask_is_the_one_of_the_session_on_the_images_grid(cobot, image, adapter_folder, tmp_path):
@@ -134,6 +191,11 @@ def test_listed_prompts_of_several_labels(cobot, image, tmp_path):
         ([], 2, "give images with --box"),
         (["IMAGE"], 2, "give images with --box"),
         (["IMAGE", "--box", "4,9,20,21"], 1, "belongs to a slice of this volume"),
+        (["IMAGE", "--point", "4,9"], 1, "belongs to a slice of this volume"),
+        (["IMAGE", "--point-outside", "6:4,9"], 1, "at least one point inside"),
+        (["IMAGE", "--prompts", "list.json", "--point", "6:4,9"], 2, "--prompts FILE alone"),
+        (["IMAGE", "--box", BOX, "--box", "6:1,1,9,9", "--point", "6:4,9"], 1, "may belong to either"),
+        (["IMAGE", "--box", "4,9,3,20,21,9", "--box", BOX, "--point", "6:4,9"], 1, "give one box alone"),
         (["IMAGE", "--box", "99:4,9,20,21"], 1, "slice 99 is outside"),
         (["IMAGE", "--box", BOX, "--sam-variant", "vit_b"], 1, "--sam-checkpoint"),
         (["IMAGE", "IMAGE", "--box", BOX, "-o", "one.nii.gz"], 1, "name a folder"),

@@ -15,7 +15,6 @@ from .base import AdapterInfo, Engine, EngineError, Scan
 
 # Planes of oblique views are scans too: a few are kept, so that a second box on the same plane is fast.
 _SESSIONS = 4
-_PACKAGED = "vit_mini"
 _BARE = "bare "  # in front of the variant: the id of a SAM without an adapter
 
 
@@ -27,17 +26,16 @@ class InProcessEngine(Engine):
     Args:
         checkpoint: the file of a SAM's weights, of any variant; None for none.
         adapters_folder: where adapter folders lie; None for none.
-        device: ``"cpu"``, ``"cuda"``, ``"mps"``; None for the fastest that PyTorch sees.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"``; None for a GPU of NVIDIA's if there is one, else the processor.
     """
 
     def __init__(
         self, checkpoint: Path | None = None, adapters_folder: Path | None = None, device: str | None = None
     ) -> None:
-        self._checkpoints: dict[str, Path | None] = {}  # variant -> its weights, None for those of the package
         self._checkpoint = checkpoint
         self._folder = adapters_folder
         self._device = device
-        self._shelves: dict[tuple[str, int], Any] = {}  # by variant and image size: each SAM is in memory once
+        self._sams: Any = None
         self._cache: Any = None
         self._sessions: OrderedDict[tuple[str, str | None], Any] = OrderedDict()
 
@@ -47,9 +45,9 @@ class InProcessEngine(Engine):
 
         import monai_cobot
 
-        variant = next(iter(self._checkpoints))
-        self._shelf(variant, None, job)
-        return f"monai_cobot {monai_cobot.__version__}, PyTorch {torch.__version__}: {variant} on {self._device}."
+        variant = next(iter(self._sams.checkpoints))
+        self._model(_BARE + variant, job)
+        return f"monai_cobot {monai_cobot.__version__}, PyTorch {torch.__version__}: {variant} on {self._sams.device}."
 
     def adapters(self, job: Job) -> list[AdapterInfo]:
         self._open(job)
@@ -72,7 +70,7 @@ class InProcessEngine(Engine):
                 infos.append(AdapterInfo(str(file.parent), file.parent.name, about))
         bare = [
             AdapterInfo(_BARE + variant, f"{variant}, as it is", "SAM without an adapter")
-            for variant in self._checkpoints
+            for variant in self._sams.checkpoints
         ]
         return infos + bare
 
@@ -101,64 +99,39 @@ class InProcessEngine(Engine):
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
-        self._shelves.clear()
-        self._cache = None
+        self._sams = self._cache = None
 
     def _open(self, job: Job) -> None:
         """Load what SAM needs, once, and see which SAMs there are."""
         if self._cache is not None:
             return
         try:
-            import torch
-
-            from monai_cobot.inferers import EmbeddingCache
+            from monai_cobot.inferers import EmbeddingCache, SamCollection
             from monai_cobot.networks.checkpoint import checkpoint_variant
         except ImportError as error:
             raise EngineError(
                 f'Python packages are missing ({error}). Click "Install packages" in the section "Setup".'
             ) from error
         job.check()
-        if self._device is None:
-            self._device = (
-                "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-            )
-        if self._checkpoint is not None:
-            try:
-                self._checkpoints[checkpoint_variant(self._checkpoint)] = self._checkpoint
-            except (ValueError, OSError) as error:
-                raise EngineError(f"SAM could not be loaded: {error}") from error
-        self._checkpoints.setdefault(_PACKAGED, None)
+        try:
+            checkpoints = {} if self._checkpoint is None else {checkpoint_variant(self._checkpoint): self._checkpoint}
+        except (ValueError, OSError) as error:
+            raise EngineError(f"SAM could not be loaded: {error}") from error
+        self._sams = SamCollection(checkpoints, self._device)
         self._cache = EmbeddingCache()
 
-    def _shelf(self, variant: str, image_size: int | None, job: Job) -> Any:
-        """A SAM, loaded once; of its own image size where none is named."""
-        from monai_cobot.inferers import AdapterShelf
-        from monai_cobot.networks import VARIANTS, build_sam
-
-        if variant not in self._checkpoints:
-            raise EngineError(
-                f'This adapter needs the weights of SAM\'s {variant}. Choose their file under "SAM weights" in the '
-                'section "Setup"; "Get ViT-B" downloads those of vit_b.'
-            )
-        key = (variant, image_size or VARIANTS[variant].image_size)
-        if key not in self._shelves:
-            job.check()
-            try:
-                self._shelves[key] = AdapterShelf(build_sam(variant, self._checkpoints[variant], key[1]), self._device)
-            except (ValueError, OSError, RuntimeError) as error:
-                raise EngineError(f"SAM could not be loaded: {error}") from error
-        return self._shelves[key]
-
     def _model(self, adapter: str, job: Job) -> Any:
-        from monai_cobot.peft import read_adapter_config
-
-        if adapter.startswith(_BARE):
-            return self._shelf(adapter.removeprefix(_BARE), None, job).base
+        job.check()
+        bare = adapter.startswith(_BARE)
         try:
-            config = read_adapter_config(adapter)
-            return self._shelf(config.variant, config.image_size, job).load(adapter)
-        except (ValueError, OSError) as error:
-            raise EngineError(f"The adapter could not be loaded: {error}") from error
+            return self._sams.bare(adapter.removeprefix(_BARE)) if bare else self._sams.load(adapter)
+        except KeyError as error:
+            raise EngineError(
+                f"This adapter needs the weights of SAM's {error.args[0]}. Choose their file under "
+                '"SAM weights" in the section "Setup"; "Get ViT-B" downloads those of vit_b.'
+            ) from error
+        except (ValueError, OSError, RuntimeError) as error:
+            raise EngineError(f"{'SAM' if bare else 'The adapter'} could not be loaded: {error}") from error
 
     def _session(self, scan: Scan, adapter: str, preset: str | None, job: Job) -> Any:
         """The session of a scan, with its embeddings, using an adapter from now on."""

@@ -52,6 +52,7 @@ class CobotApp(MONAILabelApp):
             self._settings.image_size,
             self._settings.device,
             self._settings.precision,
+            self._settings.backend,
         )
         self._cache = EmbeddingCache(self._settings.cache_gb)
         self._volumes = OpenVolumes(self._cache, look_ahead=self._settings.look_ahead)

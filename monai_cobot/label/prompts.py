@@ -40,7 +40,10 @@ from monai_cobot.inferers import (
 from monai_cobot.inferers.grid import Box
 from monai_cobot.transforms import take_slice
 
-__all__ = ["VoxelPrompt", "read_prompt", "segment"]
+__all__ = ["PROTOCOL", "VoxelPrompt", "read_prompt", "segment"]
+
+# Raised when a client that keeps to the table above would get another mask, or none; /info/ tells it to clients.
+PROTOCOL = 1
 
 Voxel = tuple[int, int, int]
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import monai_cobot
 from monai_cobot.inferers import AdapterShelf, Point, Region, VolumeSession, region_from_source
 
 BALL = {"slice_axis": 2, "slice": 6, "box": [4, 9, 6, 21, 22, 7]}
@@ -46,6 +47,7 @@ def test_the_server_lists_its_models_trainers_strategies_and_images(server):
     assert list(info["strategies"]) == ["uncertainty", "random"]
     assert info["labels"] == ["ball"]
     assert info["datastore"]["total"] >= 3
+    assert info["cobot"] == {"version": monai_cobot.__version__, "prompts": 1}
 
 
 def _in_slice(session: VolumeSession) -> None:

@@ -22,6 +22,7 @@ from monailabel.tasks.activelearning.random import Random
 import monai_cobot
 from monai_cobot.inferers import EmbeddingCache
 from monai_cobot.label.models import Models
+from monai_cobot.label.prompts import PROTOCOL
 from monai_cobot.label.server import Settings
 from monai_cobot.label.studies import Studies, labelled_images
 from monai_cobot.label.tasks import UPLOADED, AdapterInference, AdapterTraining, UncertaintyStrategy
@@ -91,9 +92,11 @@ class CobotApp(MONAILabelApp):
         attach(web, self._settings.allow_origins)
 
     def info(self) -> dict[str, Any]:
-        """What the server has, and adapters as they are now."""
+        """What the server has, adapters as they are now, and under ``cobot`` what its clients check: the version of this
+        package and the number of its prompts (:data:`~monai_cobot.label.prompts.PROTOCOL`)."""
         self._look_for_adapters()
         info: dict[str, Any] = super().info()
+        info["cobot"] = {"version": monai_cobot.__version__, "prompts": PROTOCOL}
         return info
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:

@@ -14,7 +14,12 @@ __all__ = ["serve"]
 
 def serve(
     studies: Annotated[
-        Path, typer.Option(help="Folder of the images; labels are kept in it. It is made where it is missing.")
+        str,
+        typer.Option(
+            metavar="PATH|URL",
+            help="Folder of the images; labels are kept in it. It is made where it is missing. Or the http address of "
+            "a DICOM server (DICOMweb).",
+        ),
     ],
     adapters: Annotated[
         Path | None, typer.Option(help="Folder of adapter folders, each a model; without, adapters in the studies.")
@@ -32,6 +37,11 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="Address of a web page that may use the server, such as an OHIF elsewhere.")
     ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps image embeddings when the server ends; without, memory alone does."),
+    ] = None,
+    cache_disk_gb: Annotated[float, typer.Option(help="The most that is kept in --cache-dir, in GB.")] = 10.0,
     look_ahead: Annotated[
         bool, typer.Option(help="Compute neighbouring slices in the background, while the user looks at one.")
     ] = True,
@@ -52,6 +62,8 @@ def serve(
         "backend": backend,
         "train_config": None if bundle is None else train_config(bundle).resolve(),
         "allow_origins": ",".join(allow_origin) if allow_origin else None,
+        "cache_dir": cache_dir,
+        "cache_disk_gb": cache_disk_gb,
         "look_ahead": look_ahead,
     }
     start(studies, settings, host, port)

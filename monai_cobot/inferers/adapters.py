@@ -110,7 +110,9 @@ class AdapterShelf:
 
     def forget(self, adapted: AdaptedSam) -> None:
         """Give the memory of an adapter back."""
-        self._loaded = {key: value for key, value in self._loaded.items() if value is not adapted}
+        for key, value in list(self._loaded.items()):  # which another thread may add to meanwhile
+            if value is adapted:
+                self._loaded.pop(key, None)
 
     def _adapted(
         self,

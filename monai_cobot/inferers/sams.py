@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
 import torch
 
 from monai_cobot.inferers.adapters import AdaptedSam, AdapterShelf
-from monai_cobot.networks import VARIANTS, build_sam
+from monai_cobot.networks import VARIANTS, PromptableSam, build_sam
+from monai_cobot.networks.backends import choose_backend
 from monai_cobot.peft import read_adapter_config
 
-__all__ = ["PACKAGED_VARIANT", "SamCollection", "default_device"]
+__all__ = ["PACKAGED_VARIANT", "SamCollection", "check_device", "default_device"]
 
 PACKAGED_VARIANT = "vit_mini"
 """The variant whose weights come with this package."""
@@ -21,6 +24,8 @@ PACKAGED_VARIANT = "vit_mini"
 
 class SamCollection:
     """SAMs by variant and image size, built when they are first asked for; any number of threads may use it.
+
+    Who asks for what takes long to build or to convert holds up only those who ask for the same.
 
     Args:
         checkpoints: variant -> file of its weights. ``vit_mini`` need not be named, its weights come with the package.
@@ -42,7 +47,18 @@ class SamCollection:
         self._precision = precision
         self._backend = backend
         self._shelves: dict[tuple[str, int], AdapterShelf] = {}
-        self._lock = threading.Lock()
+        self._locks: defaultdict[Hashable, threading.Lock] = defaultdict(threading.Lock)
+        self._guard = threading.Lock()
+
+    def prepare(self, variant: str, image_size: int | None = None) -> None:
+        """Build a SAM, and see whether the backend can run it here; nothing is converted yet.
+
+        Raises:
+            KeyError: there are no weights of this variant.
+            ValueError, OSError: it cannot be built.
+            BackendError: the backend that was asked for cannot run it.
+        """
+        self._shelf(variant, image_size)
 
     def bare(self, variant: str, image_size: int | None = None) -> AdaptedSam:
         """A SAM without an adapter; of its own image size where none is named.
@@ -52,8 +68,9 @@ class SamCollection:
             ValueError, OSError: it cannot be built.
             BackendError: the backend that was asked for cannot run it.
         """
-        with self._lock:
-            return self._shelf(variant, image_size).base
+        shelf = self._shelf(variant, image_size)
+        with self._one_at_a_time(shelf):
+            return shelf.base
 
     def load(self, folder: str | PathLike[str]) -> AdaptedSam:
         """The adapter of a folder over its SAM; one that is loaded already, and did not change since, costs nothing.
@@ -65,26 +82,54 @@ class SamCollection:
             BackendError: the backend that was asked for cannot run it.
         """
         config = read_adapter_config(folder)
-        with self._lock:
-            return self._shelf(config.variant, config.image_size).load(folder)
+        shelf = self._shelf(config.variant, config.image_size)
+        with self._one_at_a_time(Path(folder).resolve()):
+            return shelf.load(folder)
 
     def forget(self, adapted: AdaptedSam) -> None:
         """Give the memory of an adapter back."""
-        with self._lock:
-            for shelf in self._shelves.values():
-                shelf.forget(adapted)
+        for shelf in list(self._shelves.values()):
+            shelf.forget(adapted)
+
+    @contextmanager
+    def _one_at_a_time(self, what: Hashable) -> Iterator[None]:
+        with self._guard:
+            lock = self._locks[what]
+        with lock:
+            yield
 
     def _shelf(self, variant: str, image_size: int | None) -> AdapterShelf:
         if variant not in self.checkpoints:
             raise KeyError(variant)
         key = (variant, image_size or VARIANTS[variant].image_size)
-        if key not in self._shelves:
-            sam = build_sam(variant, self.checkpoints[variant], key[1])
-            self._shelves[key] = AdapterShelf(sam, self.device, self._precision, self._backend)
-        return self._shelves[key]
+        with self._one_at_a_time(key):
+            if key not in self._shelves:
+                sam = build_sam(variant, self.checkpoints[variant], key[1])
+                shelf = AdapterShelf(sam, self.device, self._precision, self._backend)
+                choose_backend(PromptableSam(sam, self._precision), self._backend)
+                self._shelves[key] = shelf
+            return self._shelves[key]
 
 
 def default_device() -> str:
     """``"cuda"`` where PyTorch sees a GPU, else ``"cpu"``; Apple's ``"mps"`` is taken only where it is asked for, since
     it was never tested."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(name: str) -> str:
+    """The name of a device, if PyTorch can compute there.
+
+    Raises:
+        ValueError: it is not the name of one, or there is none of that kind.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"PyTorch cannot compute on {name!r} here ({reason}): expected cpu, cuda or cuda:1; `cobot doctor` shows "
+            "what there is."
+        ) from error
+    return str(device)

@@ -1,37 +1,36 @@
-"""What is put in front of MONAI Label's own endpoints.
+"""What the server answers, instead of MONAI Label's own endpoints.
 
 Its endpoints are declared ``async`` and never await: one inference would keep all other requests waiting. They check
-little of what they are sent, and an exception becomes a bare "Internal Server Error". Here, what may take time runs on
-threads, requests are checked, and errors reach the client with their reason. The work itself is MONAI Label's.
+little of what they are sent, some run what a request names, and an exception becomes a bare "Internal Server Error".
+Here, only what is listed is answered, what may take time runs on threads, requests are checked, and errors reach the
+client with their reason. The work itself is MONAI Label's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import re
-import subprocess
-import sys
-import threading
-import uuid
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
-import psutil
 from fastapi import APIRouter, Body, Depends, FastAPI, File, Form, HTTPException, Request, UploadFile
 from fastapi.background import BackgroundTasks
 from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware import Middleware
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
-from monailabel.endpoints import activelearning, datastore, infer, session, train
+from monailabel.endpoints import activelearning, datastore, infer, info, login, logs, ohif, proxy
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.exception import (
     ImageNotFoundException,
@@ -40,13 +39,13 @@ from monailabel.interfaces.exception import (
     MONAILabelException,
 )
 from monailabel.interfaces.utils.app import app_instance
-from monailabel.utils.async_tasks import utils as background
-from monailabel.utils.async_tasks.task import AsyncTask
 
-from monai_cobot.data import IMAGE_SUFFIXES
+from monai_cobot.data import IMAGE_SUFFIXES, without_ending
+from monai_cobot.errors import describe_cause
 from monai_cobot.inferers import CancelToken
-from monai_cobot.label.tasks import CANCEL, UPLOADED
-from monai_cobot.label.training import prepare
+from monai_cobot.label.guard import Guard
+from monai_cobot.label.tasks import CANCEL, FOLDER
+from monai_cobot.label.training_queue import TrainingQueue, TrainingsWaitError
 
 __all__ = ["attach"]
 
@@ -58,27 +57,98 @@ _Annotator = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTAT
 _Admin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
 
 _OF_THE_ADDRESS = ("image", "model", "session", "session_id", "description")
-_TAIL = 100
 
 
-def attach(web: FastAPI, allow_origins: Sequence[str] = ()) -> None:
-    """Put the endpoints of this module in front of those of a MONAI Label server.
+# --- what is answered, and what is not
+
+_PAGES = ("/", "/docs", "/openapi.json", "/favicon.ico", "/static")
+
+_OF_MONAI_LABEL: list[tuple[APIRouter, str, tuple[str, ...]]] = [
+    (info.router, "/info/", ("GET",)),
+    (logs.router, "/logs/", ("GET",)),
+    (ohif.router, "/ohif/{path:path}", ("GET",)),
+    (datastore.router, "/datastore/", ("GET", "DELETE")),
+    (datastore.router, "/datastore/image", ("GET", "HEAD", "DELETE")),
+    (datastore.router, "/datastore/image/info", ("GET", "PUT")),
+    (datastore.router, "/datastore/label", ("GET", "HEAD", "DELETE")),
+    (datastore.router, "/datastore/label/info", ("GET", "PUT")),
+    (datastore.router, "/datastore/updatelabelinfo", ("PUT",)),
+    (datastore.router, "/datastore/dataset", ("GET",)),
+]
+"""Those of MONAI Label's own endpoints that are answered as they are, on threads; none of them awaits anything."""
+
+if settings.MONAI_LABEL_AUTH_ENABLE:
+    _OF_MONAI_LABEL += [
+        (login.router, "/auth/", ("GET",)),
+        (login.router, "/auth/token", ("POST",)),
+        (login.router, "/auth/token/valid", ("GET",)),
+    ]
+
+_REFUSED = {
+    "/scoring/{rest:path}": "nothing is scored on this server.",  # MONAI Label's runs Python in folders that it is told
+    "/batch/{rest:path}": "these models segment what a box or points show; there is none for many images at once.",
+    "/infer/wsi/{rest:path}": "whole-slide images are not segmented on this server.",
+    "/infer/wsi_v2/{rest:path}": "whole-slide images are not segmented on this server.",
+    "/model/{rest:path}": "models are not read or changed over HTTP; train them, or ask who runs the server.",
+    "/reload": "the server takes new adapters without it; for new settings, start it again.",
+}
+"""Endpoints of MONAI Label that are refused with a reason; all others that are not in this module are not there."""
+
+
+def attach(web: FastAPI, host: str = "127.0.0.1", allow_origins: Sequence[str] = ()) -> None:
+    """Let a MONAI Label server answer what is in this module, and nothing else.
 
     Args:
         web: ``monailabel.app.app``, also while it starts.
-        allow_origins: addresses of web pages elsewhere that may read its answers.
+        host: as of :class:`~monai_cobot.label.guard.Guard`.
+        allow_origins: addresses of web pages elsewhere that may ask, and read its answers.
     """
-    before = len(web.router.routes)
+    web.router.routes[:] = [route for route in web.router.routes if getattr(route, "path", None) in _PAGES]
     web.include_router(router, prefix=settings.MONAI_LABEL_API_STR)
-    routes = web.router.routes
-    routes[:] = [*routes[before:], *routes[:before]]
     web.add_exception_handler(MONAILabelException, _explained)
     web.add_exception_handler(json.JSONDecodeError, _no_json)
+    web.add_exception_handler(Exception, _failed)
     web.user_middleware[:] = [middleware for middleware in web.user_middleware if middleware.cls is not CORSMiddleware]
     if allow_origins:
         cors = {"allow_origins": list(allow_origins), "allow_methods": ["*"], "allow_headers": ["*"]}
         web.user_middleware.append(Middleware(CORSMiddleware, **cors))
+    web.user_middleware.insert(0, Middleware(Guard, host=host, allow_origins=allow_origins))
     web.middleware_stack = None  # made again for the next request, with these handlers
+
+
+def _on_a_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """An endpoint that is declared ``async`` and awaits nothing, as one that the server runs on a thread."""
+
+    def run(**arguments: Any) -> Any:
+        return asyncio.run(endpoint(**arguments))
+
+    run.__name__, run.__doc__ = endpoint.__name__, endpoint.__doc__
+    run.__signature__ = inspect.signature(endpoint)  # type: ignore[attr-defined]
+    return run
+
+
+def _refuse(reason: str) -> Callable[[], None]:
+    def refuse() -> None:
+        raise HTTPException(403, reason)
+
+    return refuse
+
+
+for _refused, _reason in _REFUSED.items():
+    _methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+    router.add_api_route(_refused, _refuse(_reason), methods=_methods, include_in_schema=False)
+
+for _router, _path, _kept in _OF_MONAI_LABEL:
+    for _route in _router.routes:
+        if isinstance(_route, APIRoute) and _route.path == _path and _route.methods & set(_kept):
+            router.add_api_route(
+                _path,
+                _on_a_thread(_route.endpoint),
+                methods=sorted(_route.methods & set(_kept)),
+                response_model=_route.response_model,
+                summary=_route.summary,
+                include_in_schema=_route.include_in_schema,
+            )
 
 
 async def _explained(_: Request, error: Exception) -> Response:
@@ -91,6 +161,13 @@ async def _explained(_: Request, error: Exception) -> Response:
 
 async def _no_json(_: Request, error: Exception) -> Response:
     return JSONResponse({"detail": f"this is not valid JSON: {error}"}, 422)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": f"the server failed: {describe_cause(error)}. Its log says more."}, 500)
+
+
+# --- what requests bring
 
 
 def _object(params: str) -> dict[str, Any]:
@@ -108,19 +185,85 @@ def _object(params: str) -> dict[str, Any]:
     return value
 
 
-def _check_image_name(file: UploadFile) -> None:
-    """Whether a file that is sent is called as an image is.
+@contextmanager
+def _folder_until_the_reply(background_tasks: BackgroundTasks) -> Iterator[Path]:
+    """A folder for what a request brings and what is answered, which is removed after the reply, or at once where the
+    request fails."""
+    folder = Path(tempfile.mkdtemp(dir=app_instance().incoming))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    background_tasks.add_task(shutil.rmtree, folder, ignore_errors=True)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for what a request brings, until it has been dealt with."""
+    with tempfile.TemporaryDirectory(dir=app_instance().incoming, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _receive(file: UploadFile, path: Path) -> Path:
+    with open(path, "wb") as written:
+        shutil.copyfileobj(file.file, written)
+    return path
+
+
+def _receive_image(file: UploadFile, folder: Path) -> Path:
+    """Write an image into a folder, under a name of ours with its ending.
 
     Raises:
-        HTTPException: it is not.
+        HTTPException: its name is not that of an image.
     """
-    if not (file.filename or "").lower().endswith(IMAGE_SUFFIXES):
+    name = Path(file.filename or "").name
+    ending = name[len(without_ending(name)) :]
+    if not ending:
         raise HTTPException(
             422, f"{file.filename!r} is not the name of an image, which ends with {', '.join(IMAGE_SUFFIXES)}."
         )
+    return _receive(file, folder / f"image{ending}")
+
+
+def _receive_series(files: Sequence[UploadFile], folder: Path) -> Path:
+    """Write the files of a DICOM series into a folder, under names of ours.
+
+    Raises:
+        HTTPException: one of them is no DICOM file.
+    """
+    series = folder / "series"
+    series.mkdir()
+    for number, file in enumerate(files):
+        if file.file.read(132)[128:] != b"DICM":
+            raise HTTPException(
+                422,
+                f"{file.filename!r} is no DICOM file. Several files are those of one DICOM series; send any other "
+                "image alone.",
+            )
+        file.file.seek(0)
+        _receive(file, series / f"{number:05d}.dcm")
+    return series
 
 
 # --- inference
+
+
+async def _while_listening(http: Request, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Work on a thread; the token of this request is cancelled when the client goes away."""
+    token = CancelToken()
+    CANCEL.set(token)
+    watching = asyncio.create_task(_cancel_when_gone(http, token))
+    try:
+        return await run_in_threadpool(work, *arguments)
+    finally:
+        watching.cancel()
+
+
+async def _cancel_when_gone(http: Request, token: CancelToken) -> None:
+    while not await http.is_disconnected():
+        await asyncio.sleep(0.1)
+    token.cancel()
 
 
 @router.post("/infer/{model}")
@@ -136,42 +279,45 @@ async def run_inference(
     output: infer.ResultType | None = None,
 ) -> Any:
     """Segment in an image of the studies, of a session, or in one that is sent along."""
-    named = [name for name in _OF_THE_ADDRESS if name in _object(params)]
+    return await _while_listening(
+        http, _infer, background_tasks, model, image, session_id, _object(params), file, output
+    )
+
+
+def _infer(
+    background_tasks: BackgroundTasks,
+    model: str,
+    image: str,
+    session_id: str,
+    params: dict[str, Any],
+    file: UploadFile | None,
+    output: infer.ResultType | None,
+) -> Any:
+    named = [name for name in _OF_THE_ADDRESS if name in params]
     if named:
         raise HTTPException(422, f"{named[0]} is said in the address of the request, not in its params.")
     app = app_instance()
     if not (file or image or session_id):
         raise HTTPException(422, "there is no image: name one of the studies (image), a session_id, or send a file.")
-    if file:
-        _check_image_name(file)
-    if session_id and not _session(app, session_id):
-        raise HTTPException(404, f"there is no session {session_id}; it may have expired. Send the image again.")
-    if image and not (file or session_id) and image not in app.datastore().list_images():
+    session = _session(session_id) if session_id else None
+    if image and not (file or session) and image not in app.datastore().list_images():
         raise HTTPException(404, f"there is no image {image!r} in the studies.")
-    if output == infer.ResultType.dicom_seg and not isinstance(app.datastore(), DICOMWebDatastore):
-        raise HTTPException(422, "DICOM SEG is written for studies on a DICOM server alone; ask for output=image.")
-    token = CancelToken()
-    CANCEL.set(token)
-    UPLOADED.set(file is not None)
-    watching = asyncio.create_task(_cancel_when_gone(http, token))
-    try:
-        return await run_in_threadpool(
-            infer.run_inference, background_tasks, model, image, session_id, params, file, None, output
-        )
-    finally:
-        watching.cancel()
-
-
-async def _cancel_when_gone(http: Request, token: CancelToken) -> None:
-    while not await http.is_disconnected():
-        await asyncio.sleep(0.1)
-    token.cancel()
-
-
-@router.post("/batch/infer/{model}")
-def run_batch_inference(model: str, user: _Admin) -> None:
-    """Refused: without prompts there is nothing to segment."""
-    raise HTTPException(422, "these models segment what a box or points show; there is none for many images at once.")
+    with _folder_until_the_reply(background_tasks) as folder:
+        FOLDER.set(folder)
+        if output == infer.ResultType.dicom_seg:
+            if file or session or not isinstance(app.datastore(), DICOMWebDatastore):
+                raise HTTPException(422, "DICOM SEG is written for studies on a DICOM server alone; ask for image.")
+            if not params.get("label_info"):
+                raise HTTPException(422, "DICOM SEG says what it shows: send label_info in params.")
+            return infer.run_inference(background_tasks, model, image, "", json.dumps(params), None, None, output)
+        if session:
+            image = session.image
+        elif file:
+            image = str(_receive_image(file, folder))
+        result = app.infer({**params, "model": model, "image": image})
+        if output == infer.ResultType.image and result["file"] is None:  # nothing was found, and a part was asked for
+            return Response(status_code=204)
+        return infer.send_response(app.datastore(), result, output, background_tasks)
 
 
 # --- images, labels and sessions
@@ -180,21 +326,21 @@ def run_batch_inference(model: str, user: _Admin) -> None:
 @router.put("/datastore/")
 @router.put("/datastore/image")
 def add_image(
-    background_tasks: BackgroundTasks,
     user: _Annotator,
     file: Annotated[UploadFile, File()],
     image: str | None = None,
     params: Annotated[str, Form()] = "{}",
 ) -> Any:
     """Add an image to the studies."""
-    _object(params)
-    _check_image_name(file)
-    return datastore.add_image(background_tasks, image, params, file, user.username)
+    about = {**_object(params), "user": user.username}
+    with _folder() as folder:
+        received = _receive_image(file, folder)
+        name = image or without_ending(Path(file.filename or "").name)
+        return {"image": app_instance().datastore().add_image(name, str(received), about)}
 
 
 @router.put("/datastore/label")
 def save_label(
-    background_tasks: BackgroundTasks,
     user: _Annotator,
     image: str,
     label: Annotated[UploadFile, File()],
@@ -202,13 +348,17 @@ def save_label(
     tag: str = "final",
 ) -> Any:
     """Keep a label of an image."""
-    _object(params)
-    return datastore.save_label(background_tasks, image, params, tag, label, user.username)
+    app, about = app_instance(), _object(params)
+    with _folder() as folder:
+        name = Path(label.filename or "").name
+        ending = name[len(without_ending(name)) :] or Path(name).suffix[:10]  # OHIF's is .bin
+        received = _receive(label, folder / f"label{ending}")
+        kept = app.datastore().save_label(image, str(received), tag or "final", about)
+        return {**(app.on_save_label(image, kept) or {}), "image": image, "label": kept}
 
 
 @router.put("/session/")
 def create_session(
-    background_tasks: BackgroundTasks,
     user: _User,
     files: Annotated[list[UploadFile], File()],
     uncompress: bool = False,
@@ -217,44 +367,71 @@ def create_session(
     """Keep an image, or the files of a DICOM series, for a while."""
     if uncompress:
         raise HTTPException(422, "archives are not unpacked; send the image, or all files of a series.")
-    names = [Path(file.filename or "").name for file in files]
-    if any(name in ("", ".", "..") for name in names) or len(set(names)) < len(names):
-        raise HTTPException(422, f"the files are called {names}; each needs a name of its own.")
-    if len(files) == 1:
-        _check_image_name(files[0])
-    return session.create_session(background_tasks, False, expiry, files)
+    sessions = app_instance().sessions()
+    if sessions is None:
+        raise HTTPException(406, "this server keeps no sessions.")
+    with _folder() as folder:
+        received = _receive_image(files[0], folder) if len(files) == 1 else _receive_series(files, folder)
+        session_id, session = sessions.add_session(str(received), expiry)
+        return {"session_id": session_id, "session_info": session.to_json()}
 
 
-def _session(app: Any, session_id: str) -> Any:
-    """A session by its id, which is never part of a path that leads elsewhere; None where there is none."""
-    if app.sessions() is None or not re.fullmatch(r"[0-9a-f-]{1,64}", session_id):
-        return None
-    return app.sessions().get_session(session_id)
+@router.get("/session/{session_id}")
+def get_session(session_id: str, user: _User) -> Any:
+    """What is known of a session."""
+    return _session(session_id).to_json()
+
+
+@router.delete("/session/{session_id}")
+def remove_session(session_id: str, user: _User) -> Any:
+    """Remove a session with its image."""
+    session = _session(session_id)
+    app_instance().sessions().remove_session(session_id)
+    return session.to_json()
+
+
+def _session(session_id: str) -> Any:
+    """A session by its id, which is never part of a path that leads elsewhere.
+
+    Raises:
+        HTTPException: there is none.
+    """
+    sessions = app_instance().sessions()
+    found = None
+    if sessions is not None and re.fullmatch(r"[0-9a-f-]{1,64}", session_id):
+        found = sessions.get_session(session_id)
+    if found is None:
+        raise HTTPException(404, f"there is no session {session_id}; it may have expired. Send the image again.")
+    return found
+
+
+@router.get("/proxy/dicom/{operation}/{path:path}", include_in_schema=False)
+@router.post("/proxy/dicom/{operation}/{path:path}", include_in_schema=False)
+async def ask_dicom_server(http: Request, operation: Literal["wado", "qido", "stow"], path: str, user: _User) -> Any:
+    """What OHIF asks the DICOM server that the studies are on."""
+    plain = path
+    while unquote(plain) != plain:
+        plain = unquote(plain)
+    if not settings.MONAI_LABEL_STUDIES.startswith(("http://", "https://")) or ".." in re.split(r"[/\\]", plain):
+        raise HTTPException(404, "there is no such address on the DICOM server of these studies, or no such server.")
+    await http.body()  # is kept, for the thread cannot wait for it
+    return await run_in_threadpool(asyncio.run, proxy.proxy_dicom(http, operation, path))
 
 
 # --- what to label next
 
 
 @router.post("/activelearning/{strategy}")
-def next_sample(strategy: str, user: _User, params: Annotated[dict[str, Any] | None, Body()] = None) -> Any:
+async def next_sample(
+    http: Request, strategy: str, user: _User, params: Annotated[dict[str, Any] | None, Body()] = None
+) -> Any:
     """Choose the next image."""
-    return activelearning.sample(strategy, params, user.username)
-
-
-# --- models
-
-
-@router.put("/model/{model}")
-@router.delete("/model/{model}")
-def change_model(model: str, user: _Annotator) -> None:
-    """Refused: adapters are put into the folder of adapters, by who runs the server."""
-    raise HTTPException(403, "models are not uploaded or deleted over HTTP; train them, or ask who runs the server.")
+    return await _while_listening(http, activelearning.sample, strategy, params, user.username)
 
 
 # --- training
 
-
-_starting = threading.Lock()
+_trainings = TrainingQueue()
 
 
 @router.post("/train/{model}")
@@ -262,82 +439,41 @@ def start_training(
     model: str, user: _Admin, params: Annotated[dict[str, Any] | None, Body()] = None, enqueue: bool = False
 ) -> Any:
     """Train a model from the labels on the server, in the background."""
-    with _starting:
-        if not enqueue and any(task["status"] in ("SUBMITTED", "RUNNING") for task in background.tasks("train")):
-            raise HTTPException(429, "a training runs already; wait until it has ended, or stop it.")
-        folder, orders = app_instance().orders_of(model, params or {})
-        goes_on = prepare(folder, orders)
-        task = {
-            "id": str(uuid.uuid4()),
-            "status": "SUBMITTED",
-            "request": {"model": model, **(params or {})},
-            "adapter": Path(orders.adapter).name,
-            "goes_on": goes_on,
-            "start_ts": _now(),
-            "details": deque(maxlen=_TAIL),
-        }
-        # where MONAI Label keeps its own, for GET and DELETE
-        background.background_tasks.setdefault("train", []).append(task)
-        background.background_processes.setdefault("train", {})
-        background.background_executors.setdefault("train", ThreadPoolExecutor(max_workers=1))
-        background.background_executors["train"].submit(_follow, task, folder)
-        return task
+    params = params or {}
+    try:
+        return _trainings.submit(
+            {"model": model, **params}, lambda others: app_instance().orders_of(model, params, others), enqueue
+        )
+    except TrainingsWaitError as error:
+        raise HTTPException(429, str(error)) from error
 
 
 @router.post("/train/")
-def start_all_trainings(user: _Admin, params: Annotated[dict[str, Any] | None, Body()] = None) -> Any:
+def start_all_trainings(
+    user: _Admin, params: Annotated[dict[str, Any] | None, Body()] = None, enqueue: bool = False
+) -> Any:
     """Train the models that the params name, one after the other; without, the first."""
     params = params or {}
     trainers = list(app_instance().info()["trainers"])
     named = [model for model in trainers if isinstance(params.get(model), dict)] or trainers[:1]
     return {
-        model: {"result": start_training(model, user, params.get(model), enqueue=True), "detail": None}
-        for model in named
+        model: {"result": start_training(model, user, params.get(model), enqueue or number > 0), "detail": None}
+        for number, model in enumerate(named)
     }
+
+
+@router.get("/train/")
+def training_status(user: _User, all: bool = False, check_if_running: bool = False) -> Any:
+    """How the last training is, or all of them; or the one that has not ended yet."""
+    tasks = _trainings.tasks()
+    if check_if_running:
+        tasks = [task for task in tasks if task["status"] in ("SUBMITTED", "RUNNING")][:1]
+    if not tasks:
+        raise HTTPException(404, "no training runs." if check_if_running else "there was no training yet.")
+    return tasks if all and not check_if_running else tasks[-1]
 
 
 @router.delete("/train/")
 def stop_training(user: _Admin) -> Any:
     """Stop what trains, and what waits to train; the adapters stay as they are."""
-    waiting = [task for task in background.tasks("train") if task["status"] == "SUBMITTED"]
-    for task in waiting:
-        task.update(status="STOPPED", end_ts=_now())
-    try:
-        stopped = train.stop()
-    except psutil.NoSuchProcess:  # it came to its end just now
-        stopped = None
-    return stopped or (waiting[-1] if waiting else None)
-
-
-def _follow(task: dict[str, Any], folder: Path) -> None:
-    """Run a training to its end, as MONAI Label does, and write what it says into the log."""
-    if task["status"] == "STOPPED":
-        return
-    log = logging.getLogger("task_train")
-    command = [sys.executable, "-m", "monai_cobot.label.training", str(folder)]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-    )
-    background.background_processes["train"][task["id"]] = process
-    if task["status"] == "STOPPED":  # just now
-        AsyncTask.stop("train")
-    else:
-        task["status"] = "RUNNING"
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip():
-            log.info(line.rstrip())
-            task["details"].append(line.rstrip())
-    code = process.wait()
-    background.background_processes["train"].pop(task["id"], None)
-    if task["status"] == "RUNNING":
-        task.update(status="DONE" if code == 0 else "ERROR", end_ts=_now())
-
-
-def _now() -> str:
-    return datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+    return _trainings.stop()

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from monai_cobot.inferers import AdaptedSam, SamCollection
-from monai_cobot.inferers.sams import PACKAGED_VARIANT
+from monai_cobot.inferers.sams import PACKAGED_VARIANT, check_device
 from monai_cobot.peft import AdapterConfig, AdapterError, read_adapter_config
 from monai_cobot.peft.io import CONFIG_FILE
 
@@ -32,7 +32,7 @@ class Models:
         backend: as in :func:`~monai_cobot.networks.accelerate`.
 
     Raises:
-        ValueError: the variant has no weights in the package, and no checkpoint is given.
+        ValueError: the variant has no weights in the package, and no checkpoint is given; or there is no such device.
     """
 
     def __init__(
@@ -51,11 +51,21 @@ class Models:
         self.variant = variant
         self.checkpoint = checkpoint
         self.image_size = image_size
+        device = None if device is None else check_device(device)
         self._sams = SamCollection({variant: checkpoint}, device, precision, backend)
         self.device = self._sams.device
         self._in_use: dict[str, AdaptedSam] = {}
         self._lock = threading.Lock()
         self._reported: set[str] = set()
+
+    def prepare(self) -> None:
+        """Read the SAM's weights, so that what cannot work says so before a request does.
+
+        Raises:
+            ValueError, OSError: the SAM cannot be built.
+            BackendError: the backend that was asked for cannot run it.
+        """
+        self._sams.prepare(self.variant, self.image_size)
 
     def names(self) -> dict[str, AdapterConfig | None]:
         """Name -> configuration of each adapter that can be used, by name; last the SAM itself, with None."""
@@ -86,13 +96,13 @@ class Models:
         if Path(name).name != name or not (self.folder / name / CONFIG_FILE).is_file():
             raise KeyError(name)
         self._config(name)
+        model = self._sams.load(self.folder / name)
         with self._lock:
-            model = self._sams.load(self.folder / name)
             before = self._in_use.get(name)
-            if before is not None and before is not model:
-                self._sams.forget(before)
             self._in_use[name] = model
-            return model
+        if before is not None and before is not model:
+            self._sams.forget(before)
+        return model
 
     def _config(self, name: str) -> AdapterConfig:
         if name == self.variant:

@@ -11,7 +11,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -90,21 +91,23 @@ class Studies(LocalDatastore):
         file_id, ending = self._to_id(os.path.basename(image_filename))
         image_id = _checked_name(image_id or file_id, "image")
         image = _read(Path(image_filename))
-        with self._guard:
-            there = self.get_image_uri(image_id)
-            if there:
-                try:
-                    check_same_grid(read_volume(there), image)
-                except ValueError as error:
-                    raise HTTPException(
-                        409, f"another image is called {image_id} already; choose another name. ({error})"
-                    ) from error
-                return image_id
+        if not self.get_image_uri(image_id):
             name = self._filename(image_id, ending)
-            _copy(image_filename, os.path.join(self._datastore.image_path(), name))
-            info = {**(image_info or {}), "ts": int(time.time()), "name": name}
-            self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=ending))
-            self._update_datastore_file()
+            target = os.path.join(self._datastore.image_path(), name)
+            # what takes long is done before others have to wait
+            with _copied_beside(image_filename, target) as beside, self._guard:
+                if not self.get_image_uri(image_id):
+                    os.replace(beside, target)
+                    info = {**(image_info or {}), "ts": int(time.time()), "name": name}
+                    self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=ending))
+                    self._update_datastore_file()
+                    return image_id
+        try:
+            check_same_grid(read_volume(self.get_image_uri(image_id)), image)
+        except ValueError as error:
+            raise HTTPException(
+                409, f"another image is called {image_id} already; choose another name. ({error})"
+            ) from error
         return image_id
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
@@ -124,10 +127,10 @@ class Studies(LocalDatastore):
             raise HTTPException(422, str(error).replace(label_filename, "the label")) from error
         _, ending = self._to_id(os.path.basename(label_filename))
         name = self._filename(image_id, ending)
-        with self._guard:
+        target = os.path.join(self._datastore.label_path(tag), name)
+        with _copied_beside(label_filename, target) as beside, self._guard:
             before = self.get_label_uri(image_id, tag)
-            target = os.path.join(self._datastore.label_path(tag), name)
-            _copy(label_filename, target)
+            os.replace(beside, target)
             info = {**(label_info or {}), "ts": int(time.time()), "name": name}
             self._datastore.objects[image_id].labels[tag] = DataModel(info=info, ext=ending)
             self._update_datastore_file()
@@ -178,17 +181,18 @@ def _read(path: Path) -> Any:
         raise HTTPException(422, str(error).replace(str(path), "the image")) from error
 
 
-def _copy(source: str, target: str) -> None:
+@contextmanager
+def _copied_beside(source: str, target: str) -> Iterator[str]:
+    """A copy beside its place, to be moved there; it is removed where it was not."""
     os.makedirs(os.path.dirname(target), exist_ok=True)
     descriptor, beside = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".incoming.")
     os.close(descriptor)
     try:
         shutil.copyfile(source, beside)
         os.chmod(beside, 0o644)
-        os.replace(beside, target)
-    except OSError:
+        yield beside
+    finally:
         Path(beside).unlink(missing_ok=True)
-        raise
 
 
 def _put_damaged_list_aside(path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -35,13 +37,13 @@ from monai_cobot.label.versions import list_versions
 from monai_cobot.label.volumes import OpenVolumes, identity
 from monai_cobot.peft import AdapterConfig
 
-__all__ = ["CANCEL", "UPLOADED", "AdapterInference", "AdapterTraining", "UncertaintyStrategy", "load_model"]
+__all__ = ["CANCEL", "FOLDER", "AdapterInference", "AdapterTraining", "UncertaintyStrategy", "load_model"]
 
 CANCEL: ContextVar[CancelToken | None] = ContextVar("cancel", default=None)
-"""Stops the inference of this request, where its client is gone."""
+"""Stops the work for this request, where its client is gone."""
 
-UPLOADED: ContextVar[bool] = ContextVar("uploaded", default=False)
-"""Whether the image of this request was sent along with it."""
+FOLDER: ContextVar[Path | None] = ContextVar("folder", default=None)
+"""Where the image that came with this request is, and where its answer is written; it is gone after the reply."""
 
 _WRITTEN = (".nii.gz", ".nii", ".nrrd", ".mha", ".png")
 _FOUND = 1
@@ -51,7 +53,7 @@ def load_model(models: Models, name: str) -> AdaptedSam:
     """A model for a request.
 
     Raises:
-        HTTPException: 404 where there is none of the name, 422 where it cannot be used.
+        HTTPException: 404 where there is none of the name, 422 where it cannot be used, 500 where PyTorch fails.
     """
     try:
         return models.load(name)
@@ -59,6 +61,54 @@ def load_model(models: Models, name: str) -> AdaptedSam:
         raise HTTPException(404, f"there is no model {name!r}; there are {', '.join(models.names())}.") from None
     except (ValueError, OSError) as error:
         raise HTTPException(422, f"the model {name!r} cannot be used: {error}") from error
+    except RuntimeError as error:  # such as too little memory
+        raise HTTPException(500, f"the model {name!r} cannot be loaded: {error}") from error
+
+
+class _Answering:
+    """Knows whether someone waits who drew a prompt."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._nobody = threading.Condition()
+
+    @contextmanager
+    def someone(self) -> Iterator[None]:
+        """Someone waits as long as this block runs."""
+        with self._nobody:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._nobody:
+                self._count -= 1
+                self._nobody.notify_all()
+
+    def wait_for_nobody(self, seconds: float) -> bool:
+        """Wait until nobody waits, or so long; whether nobody does."""
+        with self._nobody:
+            return self._nobody.wait_for(lambda: self._count == 0, seconds)
+
+
+_answering = _Answering()
+
+
+class _GivesWay(CancelToken):
+    """A token for work that nobody looks at: where it would see whether it is cancelled, it lets those go first who
+    wait for a mask."""
+
+    def __init__(self, asked: CancelToken | None) -> None:
+        super().__init__()
+        self._asked = asked or CancelToken()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._asked.cancelled
+
+    def check(self) -> None:
+        self._asked.check()
+        while not _answering.wait_for_nobody(0.1):
+            self._asked.check()
 
 
 class AdapterInference(InferTask):
@@ -114,13 +164,19 @@ class AdapterInference(InferTask):
         Raises:
             HTTPException: 422 for a request that cannot be done, with the reason.
         """
+        with _answering.someone():
+            return self._answer(request)
+
+    def _answer(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         begun = time.perf_counter()
-        image = Path(request["image"])
+        image, preset = Path(request["image"]), request.get("preset")
         model = load_model(self._models, self._name)
         label, cancel = self._volumes.new_label(), CANCEL.get()
         try:
+            if not (preset is None or isinstance(preset, str)):
+                raise ValueError(f"preset is {preset!r}; the name of an intensity preset is expected.")
             ending = _ending(request.get("result_extension"), image)
-            session = self._volumes.session(image, model, request.get("preset"))
+            session = self._volumes.session(image, model, preset)
             prompt = read_prompt(request, session.volume.source_shape, self._in_slices)
             try:
                 segment(session, prompt, label, cancel)
@@ -168,7 +224,7 @@ def _write(found: Any, session: VolumeSession, image: Path, ending: str, request
         if found is not None:
             region, array = found
             grid[region.slices] = array
-    with tempfile.NamedTemporaryFile(suffix=ending, prefix="cobot_", delete=False) as file:
+    with tempfile.NamedTemporaryFile(suffix=ending, prefix="cobot_", dir=FOLDER.get(), delete=False) as file:
         path = Path(file.name)
     try:
         write_label_map(grid, affine, path, compress=bool(request.get("result_compress", False)))
@@ -211,13 +267,14 @@ class AdapterTraining(TrainTask):
             "versions": versions,
         }
 
-    def orders(self, request: Mapping[str, Any], images: list[LabelledImage]) -> Orders:
+    def orders(self, request: Mapping[str, Any], images: list[LabelledImage], reserved: Collection[str] = ()) -> Orders:
         """What a request asks for.
 
         Args:
             request: the options of :data:`monai_cobot.label.training.OPTIONS`; ``labels``, the names to train on; for
                 a new adapter its ``name``, and what it is to be.
             images: with labels, on the server.
+            reserved: names of adapters that are going to be trained.
 
         Raises:
             HTTPException: 422 where it cannot be done, with the reason.
@@ -235,7 +292,7 @@ class AdapterTraining(TrainTask):
                 )
             labels = wanted_labels(images, self._config, names)
             return Orders(
-                adapter=str(self._folder(name, labels)),
+                adapter=str(self._folder(name, labels, reserved)),
                 train_config=str(self._train_config),
                 options={**self._of_adapter(), **options},
                 labels=labels,
@@ -248,18 +305,19 @@ class AdapterTraining(TrainTask):
         """MONAI Label's own way of training, which is not used: the server starts a process for the orders."""
         raise HTTPException(422, "Trainings are started over HTTP (POST /train/), and run in the background.")
 
-    def _folder(self, name: Any, labels: dict[str, int] | None) -> Path:
+    def _folder(self, name: Any, labels: dict[str, int] | None, reserved: Collection[str]) -> Path:
         if self._config is not None:
             if name not in (None, self._name):
                 raise ValueError(f"this trains the adapter {self._name}; a new one, {name!r}, comes of the SAM alone.")
             return self._models.folder / self._name
-        taken = set(self._models.names()) | {path.name for path in self._models.folder.glob("*")}
+        taken = {*self._models.names(), *(path.name for path in self._models.folder.glob("*")), *reserved}
         if name is None:
             return self._models.folder / new_adapter_name(labels or (), taken)
         if not isinstance(name, str) or Path(name).name != name or name.startswith("."):
             raise ValueError(f"{name!r} cannot be the name of an adapter: names have no slash or dot in front.")
         if name in taken:
-            raise ValueError(f"{name} exists already: train that model, or choose another name.")
+            going = "is going to be trained" if name in reserved else "exists"
+            raise ValueError(f"{name} {going} already: train that model, or choose another name.")
         return self._models.folder / name
 
     def _of_adapter(self) -> dict[str, Any]:
@@ -295,7 +353,8 @@ assert not set(_OF_CLIENTS) & set(OPTIONS)
 class UncertaintyStrategy(Strategy):
     """The image without a label that a model is least sure of: see :mod:`monai_cobot.label.uncertainty`.
 
-    Of many images, some are drawn at random; what was computed is kept until the image or the adapter changes.
+    Of many images, some are drawn at random; what was computed is kept until the image or the adapter changes. It goes
+    on only while nobody waits for a mask, and ends when its client is gone.
 
     Args:
         models: what can segment.
@@ -321,9 +380,9 @@ class UncertaintyStrategy(Strategy):
             ``id`` of the image and its ``uncertainty`` in bits, 0 to 1; empty where all images have labels.
 
         Raises:
-            HTTPException: there is no such model, or it cannot be used.
+            HTTPException: there is no such model, it cannot be used, or the client is gone (499).
         """
-        names = self._models.names()
+        names, cancel = self._models.names(), _GivesWay(CANCEL.get())
         name = str(request.get("model") or next(iter(names)))
         model = load_model(self._models, name)
         config = names.get(name)
@@ -337,8 +396,10 @@ class UncertaintyStrategy(Strategy):
                 key = (identity(path), name, config and config.weights_sha256)
                 if key not in self._known:
                     with VolumeSession(path, model, cache=self._cache, look_ahead=False, keep_undo=False) as session:
-                        self._known[key] = image_uncertainty(session)
+                        self._known[key] = image_uncertainty(session, cancel=cancel)
                 found[image] = self._known[key]
+            except Cancelled:
+                raise HTTPException(499, "The client is gone.") from None
             except (ValueError, OSError):  # an image that cannot be read is not one to label
                 continue
         if not found:

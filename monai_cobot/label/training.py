@@ -34,6 +34,7 @@ __all__ = [
     "LabelledImage",
     "Orders",
     "check_options_of_training",
+    "goes_on",
     "main",
     "new_adapter_name",
     "prepare",
@@ -149,8 +150,17 @@ def wanted_labels(
     return usable
 
 
+def goes_on(folder: Path, orders: Orders) -> bool:
+    """Whether a training of the same orders was interrupted in a folder.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return (folder / ORDERS_FILE).is_file() and (folder / ORDERS_FILE).read_bytes() == _written(orders)
+
+
 def prepare(folder: Path, orders: Orders) -> bool:
-    """Write what to train into a folder, which then is ready for the process.
+    """Write what to train into a folder, which then is ready for the process. No other may be training there.
 
     Returns:
         Whether an interrupted training of the same orders goes on.
@@ -158,12 +168,15 @@ def prepare(folder: Path, orders: Orders) -> bool:
     Raises:
         OSError: it cannot be written.
     """
-    content = json.dumps(asdict(orders), indent=2).encode()
-    goes_on = (folder / ORDERS_FILE).is_file() and (folder / ORDERS_FILE).read_bytes() == content
-    if not goes_on:
+    interrupted = goes_on(folder, orders)
+    if not interrupted:
         shutil.rmtree(folder, ignore_errors=True)
-        write_atomically(folder / ORDERS_FILE, content)
-    return goes_on
+        write_atomically(folder / ORDERS_FILE, _written(orders))
+    return interrupted
+
+
+def _written(orders: Orders) -> bytes:
+    return json.dumps(asdict(orders), indent=2).encode()
 
 
 def validation_dsc(config: AdapterConfig) -> float | None:

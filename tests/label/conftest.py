@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from running_server import SIZE, Running, free_port, start_server
+from running_server import ALLOWED, SIZE, Running, free_port, start_server
 
 from monai_cobot.inferers import AdapterShelf
 from monai_cobot.label.server import INSTALL
@@ -80,6 +80,23 @@ def save_ball_adapter() -> Callable[..., Path]:
     return save
 
 
+def save_blind_adapter(folder: Path) -> None:
+    """Saves an adapter that sees nothing in any image, and takes long for each: vit_mini at 1024 pixels."""
+    sam = build_sam("vit_mini", image_size=1024)
+    adapter = adapt(sam, "lora", decoder="full")
+    with torch.no_grad():
+        # a mask is the product of these two: 5 everywhere, and less than 0 everywhere
+        last = [module for module in sam.mask_decoder.output_upscaling if isinstance(module, torch.nn.ConvTranspose2d)]
+        for layer, value in ((last[-1], 5.0), *((of.layers[-1], -1.0) for of in _hypernetworks(sam))):
+            layer.weight.zero_()
+            layer.bias.fill_(value)
+    save_adapter(adapter, folder, preset="window:-100,200")
+
+
+def _hypernetworks(sam):
+    return sam.mask_decoder.output_hypernetworks_mlps
+
+
 @pytest.fixture(scope="session")
 def shelf() -> AdapterShelf:
     """What the server computes with, in this process."""
@@ -110,11 +127,12 @@ def server(
     tmp_path_factory: pytest.TempPathFactory,
     request: pytest.FixtureRequest,
 ) -> Running:
-    """One server for many tests: three generated images, a real CT where there is one, and the adapter "ball"."""
+    """One server for many tests: three generated images, a real CT where there is one, and three adapters."""
     studies = balls(tmp_path_factory.mktemp("label") / "studies")
     save_ball_adapter(studies / "adapters" / "ball")
     save_ball_adapter(studies / "adapters" / "other", seed=1)
+    save_blind_adapter(studies / "adapters" / "blind")
     real = Path(os.environ.get("MONAI_COBOT_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
     if real.is_dir():
         shutil.copyfile(real / "Torso_CT_MR" / "example_ct.nii.gz", studies / "torso.nii.gz")
-    return start(studies)
+    return start(studies, "--allow-origin", ALLOWED, "--cache-dir", str(studies.parent / "cache"))

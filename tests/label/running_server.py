@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 
 SIZE = 64
+ALLOWED = "http://ohif.example:3000"  # whose pages may use the server
 PATIENCE = 240  # seconds; a busy computer starts a server slowly
 
 
@@ -27,16 +28,28 @@ class Running:
         process: its process.
         address: where it answers.
         log: what it says.
+        temporary: the folder for its temporary files.
     """
 
     studies: Path
     process: subprocess.Popen
     address: str
     log: Path
+    temporary: Path
 
     @property
     def adapters(self) -> Path:
         return self.studies / "adapters"
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def received(self) -> list[str]:
+        """Files of clients that the server has outside its studies and sessions, and folders for them."""
+        folders = (self.studies / ".cobot" / "incoming", self.temporary)
+        found = [path for folder in folders for path in folder.rglob("*")]
+        return [str(path) for path in found if path.suffix != ".json"]  # MONAI Label's settings of its log
 
     def ask(self, method: str, path: str, **options):
         """A request; ``options`` are those of the package requests."""
@@ -89,10 +102,12 @@ class Running:
 def start_server(command: list[str], studies: Path, port: int) -> Running:
     """Starts a server and waits until it answers."""
     log = studies.parent / f"{studies.name}_{port}.log"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    temporary = studies.parent / f"temporary_{port}"
+    temporary.mkdir()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}
     with open(log, "wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=studies.parent)
-    server = Running(studies, process, f"http://127.0.0.1:{port}", log)
+    server = Running(studies, process, f"http://127.0.0.1:{port}", log, temporary)
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):

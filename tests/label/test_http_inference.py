@@ -37,13 +37,13 @@ def test_the_server_lists_its_models_trainers_strategies_and_images(server):
     info = server.ask("GET", "/info/").json()
     assert info["name"] == "COBOT"
     assert {name: model["dimension"] for name, model in info["models"].items()} == {
-        **dict.fromkeys(("ball", "other", "vit_mini"), 3),
-        **dict.fromkeys(("ball_slices", "other_slices", "vit_mini_slices"), 2),
+        **dict.fromkeys(("ball", "blind", "other", "vit_mini"), 3),
+        **dict.fromkeys(("ball_slices", "blind_slices", "other_slices", "vit_mini_slices"), 2),
     }
     assert {model["type"] for model in info["models"].values()} == {"deepgrow"}
     assert info["models"]["ball"]["labels"] == ["ball"]
     assert info["models"]["ball_slices"]["in_slices_of"] == "ball"
-    assert list(info["trainers"]) == ["ball", "other", "vit_mini"]
+    assert list(info["trainers"]) == ["ball", "blind", "other", "vit_mini"]
     assert list(info["strategies"]) == ["uncertainty", "random"]
     assert info["labels"] == ["ball"]
     assert info["datastore"]["total"] >= 3
@@ -190,14 +190,61 @@ def test_cvat_gets_a_picture_for_a_picture(server, tmp_path):
     assert not mask[:4].any()
 
 
-def test_nothing_found_is_an_empty_mask_and_where_a_part_was_asked_for_no_image(server, tmp_path):
-    boxes = [{"slice": 0, "box": [x, y, x + 1, y + 1]} for x in (0, 28) for y in (0, 26)]
-    empty = [box for box in boxes if not server.mask("vit_mini", {**box, "preset": "ct_abdomen"}, "ball_0").any()]
-    if not empty:
-        pytest.skip("this model finds something in every box")
-    reply = server.infer("vit_mini", {**empty[0], "preset": "ct_abdomen", "result_crop": True}, "ball_0", output="all")
-    assert reply.status_code == 200
-    assert reply.json()["voxels"] == 0
+def test_nothing_found_is_an_empty_mask_and_where_a_part_was_asked_for_no_image(server):
+    assert not server.mask("blind", BALL, "ball_0").any()
+    reply = server.infer("blind", {**BALL, "result_crop": True}, "ball_0", output="all")
+    assert (reply.status_code, reply.json()["voxels"]) == (200, 0)
+    reply = server.infer("blind", {**BALL, "result_crop": True}, "ball_0", output="image")
+    assert (reply.status_code, reply.content) == (204, b"")
+
+
+def test_embeddings_are_kept_in_the_folder_that_is_named_for_them(server):
+    assert server.mask("ball", BALL, "ball_0").any()
+    kept = list((server.studies.parent / "cache").rglob("*.safetensors"))
+    assert kept
+    changed = {path: path.stat().st_mtime_ns for path in kept}
+    assert server.mask("ball", BALL, "ball_0").any()
+    assert {path: path.stat().st_mtime_ns for path in kept} == changed
+
+
+def test_images_of_the_studies_are_checked_and_fetched_as_the_clients_do(server):
+    import hashlib
+    import io
+    import zipfile
+
+    content = (server.studies / "ball_1.nii.gz").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    for check, status in ((f"SHA256:{digest}", 200), ("SHA256:0", 404)):
+        reply = server.ask("HEAD", "/datastore/image", params={"image": "ball_1", "check_sum": check})
+        assert reply.status_code == status
+    assert server.ask("GET", "/datastore/image?image=ball_1").content == content
+    archive = zipfile.ZipFile(io.BytesIO(server.ask("GET", "/datastore/dataset").content))
+    assert any(name.endswith("ball_1.nii.gz") for name in archive.namelist())
+    for page in ("/", "/docs", "/openapi.json", "/ohif/", "/logs/"):
+        assert server.ask("GET", page).status_code == 200, page
+
+
+def test_a_session_is_told_of_and_removed_by_its_id_alone(server):
+    with open(server.studies / "ball_0.nii.gz", "rb") as file:
+        session = server.ask("PUT", "/session/", files={"files": ("image.nii.gz", file)}).json()["session_id"]
+    assert server.ask("GET", f"/session/{session}").json()["name"] == session
+    assert server.ask("DELETE", f"/session/{session}").status_code == 200
+    assert server.infer("ball", BALL, session_id=session).status_code == 404
+    assert server.ask("DELETE", f"/session/{session}").status_code == 404
+
+
+def test_choosing_what_to_label_next_ends_when_its_client_is_gone(server):
+    import psutil
+    import requests
+
+    process = psutil.Process(server.process.pid)
+    # an encode takes a second or more, of three slices of each image
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        requests.post(f"{server.address}/activelearning/uncertainty", json={"model": "blind"}, timeout=2)
+    time.sleep(2)
+    before = sum(process.cpu_times()[:2])
+    time.sleep(1)
+    assert sum(process.cpu_times()[:2]) - before < 0.5
 
 
 def test_two_clients_at_once_get_the_mask_that_each_asked_for(server):

@@ -1,11 +1,13 @@
 """What the real server does not do, and says why."""
 
 import json
+import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from running_server import ALLOWED
 
 BOX = {"slice": 6, "box": [4, 9, 6, 21, 22, 7]}
 
@@ -21,6 +23,9 @@ BOX = {"slice": 6, "box": [4, 9, 6, 21, 22, 7]}
         ("ball", {"slice": 40, "foreground": [[1, 1, 1]]}, {"image": "ball_0"}, 422, "slice 40 is outside the image"),
         ("ball", {"box": [4, 9, 6, 21]}, {"image": "ball_0"}, 422, "say which, as slice"),
         ("ball", {**BOX, "preset": "ct_knee"}, {"image": "ball_0"}, 422, "unknown intensity preset"),
+        ("ball", {**BOX, "preset": 3}, {"image": "ball_0"}, 422, "preset is 3; the name of an intensity preset"),
+        ("ball", {**BOX, "preset": ["mr"]}, {"image": "ball_0"}, 422, "preset is ['mr']"),
+        ("ball", {**BOX, "preset": {"a": 1}}, {"image": "ball_0"}, 422, "the name of an intensity preset"),
         ("ball", {**BOX, "result_extension": ".exe"}, {"image": "ball_0"}, 422, "masks are written as"),
         ("ball", BOX, {"image": "ball_0", "output": "dicom_seg"}, 422, "DICOM SEG"),
         ("ball", BOX, {"image": "ball_0", "output": "poem"}, 422, "image"),
@@ -56,7 +61,7 @@ def test_images_outside_the_studies_are_not_read(server, named):
         reply = server.infer("ball", {**BOX, "image": image}, "ball_0")
         assert reply.status_code == 422
         assert "in the address" in reply.json()["detail"]
-    assert server.ask("POST", "/batch/infer/ball", json={"images": [inside]}).status_code == 422
+    assert server.ask("POST", "/batch/infer/ball", json={"images": [inside]}).status_code == 403
 
 
 @pytest.mark.parametrize("name", ["../escaped", "a/b", "..\\escaped", ".hidden", "x" * 300])
@@ -79,7 +84,7 @@ def test_archives_names_that_lead_elsewhere_and_files_that_are_no_image_make_no_
         assert server.ask("PUT", "/session/?uncompress=true", files={"files": ("a.zip", file)}).status_code == 422
         assert server.ask("PUT", "/session/", files={"files": ("..", file)}).status_code == 422
         assert server.ask("PUT", "/session/", files={"files": ("a.py", file)}).status_code == 422
-    for session in ("../../studies", "..", "/etc"):
+    for session in ("../../studies", "..", "/etc", "8d0c2f6e"):
         assert server.infer("ball", BOX, session_id=session).status_code == 404
 
 
@@ -87,7 +92,7 @@ def test_models_are_neither_uploaded_nor_deleted(server):
     files = {"file": ("model.pt", b"cos\nsystem\n(S'true'\ntR.")}
     assert server.ask("PUT", "/model/ball", files=files).status_code == 403
     assert server.ask("DELETE", "/model/ball").status_code == 403
-    assert server.ask("GET", "/model/ball").status_code == 404
+    assert server.ask("GET", "/model/ball").status_code == 403
 
 
 def test_labels_that_are_none_of_their_image_are_refused(server, tmp_path):
@@ -148,10 +153,135 @@ def test_what_is_not_there_is_not_found(server):
     assert reply.status_code == 422
 
 
-def test_the_server_listens_on_this_computer_alone_and_pages_elsewhere_do_not_reach_it(server):
+def test_the_server_listens_on_this_computer_alone(server):
     import psutil
 
     listening = [of for of in psutil.Process(server.process.pid).net_connections() if of.status == "LISTEN"]
     assert {of.laddr.ip for of in listening} == {"127.0.0.1"}
-    allowed = server.ask("GET", "/info/", headers={"Origin": "http://elsewhere.example"}).headers
-    assert "access-control-allow-origin" not in allowed
+
+
+# --- what MONAI Label would run
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/scoring/dice"),
+        ("POST", "/scoring/"),
+        ("GET", "/scoring/"),
+        ("DELETE", "/scoring/"),
+        ("POST", "/batch/infer/ball"),
+        ("DELETE", "/batch/infer"),
+        ("POST", "/infer/wsi/ball"),
+        ("POST", "/infer/wsi_v2/ball"),
+        ("GET", "/model/ball"),
+        ("GET", "/model/info/ball"),
+        ("PUT", "/model/ball"),
+        ("POST", "/reload"),
+    ],
+)
+def test_endpoints_of_monai_label_that_do_not_belong_here_are_refused_with_the_reason(server, method, path):
+    reply = server.ask(method, path, params={"image": "ball_0"}, json={"bundle_path": str(server.studies)})
+    assert reply.status_code == 403, reply.text
+    assert reply.json()["detail"].endswith(".")
+
+
+def test_what_is_not_listed_is_not_there(server):
+    for method, path in (("GET", "/logs/gpu"), ("GET", "/auth/"), ("GET", "/proxy/dicom/wado/studies"), ("GET", "/x")):
+        assert server.ask(method, path).status_code == 404, path
+    assert server.ask("POST", "/proxy/dicom/instances", data=b"").status_code == 404
+    assert server.ask("PATCH", "/info/").status_code == 405
+
+
+def test_files_of_a_session_are_those_of_a_dicom_series_under_names_of_the_server(server):
+    program = ("files", ("sitecustomize.py", b"import os; os.system('true')\n"))
+    with open(server.studies / "ball_0.nii.gz", "rb") as file:
+        reply = server.ask("PUT", "/session/", files=[("files", ("a.nii.gz", file.read())), program])
+    assert reply.status_code == 422
+    assert "'a.nii.gz' is no DICOM file" in reply.json()["detail"]
+    begins_as_dicom = b"#" * 128 + b"DICM\nimport os\n"
+    files = [("files", (name, begins_as_dicom)) for name in ("sitecustomize.py", "usercustomize.py")]
+    session = server.ask("PUT", "/session/", files=files).json()
+    kept = Path(session["session_info"]["image"])
+    assert sorted(path.name for path in kept.iterdir()) == ["00000.dcm", "00001.dcm"]
+    assert server.infer("ball", BOX, session_id=session["session_id"]).status_code == 422
+
+
+# --- who may ask
+
+
+@pytest.mark.parametrize("origin", ["http://elsewhere.example", "null", "http://127.0.0.1:1", "http://localhost"])
+def test_web_pages_of_other_addresses_change_and_read_nothing(server, two_labels, origin):
+    headers = {"Origin": origin}
+    stored = server.ask("GET", "/datastore/?output=all").json()
+    sent = json.dumps({**BOX, "save_label": True, "label_tag": "final"})
+    replies = [
+        server.ask("POST", "/infer/ball?image=ball_0", data={"params": sent}, headers=headers),
+        server.ask("POST", "/train/ball", headers=headers),
+        server.ask("POST", "/activelearning/random", headers=headers),
+        server.ask("DELETE", "/datastore/label?id=ball_0&tag=final", headers=headers),
+        server.ask("OPTIONS", "/datastore/label", headers={**headers, "Access-Control-Request-Method": "PUT"}),
+        server.ask("GET", "/info/", headers=headers),
+    ]
+    for reply in replies:
+        assert reply.status_code == 403
+        assert "may not use this server" in reply.json()["detail"]
+        assert "access-control-allow-origin" not in reply.headers
+    assert server.ask("GET", "/datastore/?output=all").json() == stored
+    assert server.ask("GET", "/train/?check_if_running=true").status_code == 404
+
+
+def test_pages_of_the_server_itself_and_those_that_are_named_use_it(server):
+    for origin in (server.address, server.address.upper()):
+        reply = server.ask("POST", "/activelearning/random", headers={"Origin": origin})
+        assert reply.status_code == 200, reply.text
+    reply = server.ask("GET", "/info/", headers={"Origin": ALLOWED})
+    assert (reply.status_code, reply.headers["access-control-allow-origin"]) == (200, ALLOWED)
+    asked = {"Origin": ALLOWED, "Access-Control-Request-Method": "PUT"}
+    assert server.ask("OPTIONS", "/datastore/label", headers=asked).status_code == 200
+
+
+def test_a_name_that_a_page_elsewhere_gives_to_this_computer_is_not_answered(server):
+    for host in ("evil.example", f"evil.example:{server.port}", "127.0.0.1.evil.example", "169.254.1.1", "", "["):
+        reply = server.ask("GET", "/info/", headers={"Host": host})
+        assert reply.status_code in (400, 403), host  # a Host that is none does not reach the application
+    detail = server.ask("GET", "/info/", headers={"Host": "evil.example"}).json()["detail"]
+    assert "'evil.example'" in detail
+    for host in (f"localhost:{server.port}", "127.0.0.1", f"[::1]:{server.port}", "ohif.example:8000"):
+        assert server.ask("GET", "/info/", headers={"Host": host}).status_code == 200, host
+
+
+# --- what is left behind
+
+
+def test_no_image_or_label_of_a_client_is_left_where_it_came_in(server):
+    content = (server.studies / "ball_0.nii.gz").read_bytes()
+    image, half = {"file": ("a.nii.gz", content)}, {"file": ("a.nii.gz", content[:2000])}
+    label, box = {"label": ("a.nii.gz", content)}, {"params": json.dumps(BOX)}
+    tagged = {"params": json.dumps({**BOX, "save_label": True, "label_tag": "../x"})}
+    asked = [
+        (200, "POST", "/infer/ball?output=image", box, image),
+        (422, "POST", "/infer/ball", box, half),
+        (422, "POST", "/infer/ball", {"params": "{}"}, image),
+        (404, "POST", "/infer/nothing", box, image),
+        (422, "POST", "/infer/ball?image=ball_0", tagged, None),
+        (422, "PUT", "/datastore/image?image=half", {}, half),
+        (422, "PUT", "/datastore/image?image=.hidden", {}, image),
+        (404, "PUT", "/datastore/label?image=nowhere", {}, label),
+        (422, "PUT", "/datastore/label?image=ball_0&tag=../x", {}, label),
+        (422, "PUT", "/session/", {}, [("files", ("a.nii.gz", content)), ("files", ("b.nii.gz", content))]),
+        (200, "PUT", "/session/", {}, {"files": ("a.nii.gz", content)}),
+    ]
+    for status, method, path, data, files in asked:
+        reply = server.ask(method, path, data=data, files=files)
+        assert reply.status_code == status, (path, reply.text)
+        end = time.monotonic() + 10
+        while server.received() and time.monotonic() < end:  # what was answered goes right after the reply
+            time.sleep(0.05)
+        assert server.received() == [], path
+
+
+def test_an_error_that_nobody_foresaw_is_answered_with_its_reason(server):
+    reply = server.ask("POST", "/activelearning/random", json={"label_tag": {"a": 1}, "labels": 3})
+    assert reply.status_code == 500
+    assert reply.json()["detail"].startswith("the server failed: ")

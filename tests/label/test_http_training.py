@@ -1,8 +1,10 @@
 """From labels to a better adapter on the real server, also where it is killed meanwhile."""
 
+import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +45,21 @@ def test_an_adapter_is_trained_from_the_labels_stopped_gone_on_with_used_at_once
     assert server.ask("POST", "/train/other", json=OPTIONS).status_code == 429
     running = server.wait_for_training(until=_in_epoch(2))
     assert running["status"] == "RUNNING", running
-    assert server.ask("DELETE", "/train/").json()["status"] == "STOPPED"
-    assert server.training()["status"] == "STOPPED"
-    assert server.ask("DELETE", "/train/").status_code == 200  # nothing is left to stop
+    assert server.ask("GET", "/train/?check_if_running=true").json()["id"] == task["id"]
+    assert server.ask("POST", "/train/", json={"ball": OPTIONS}).status_code == 429  # as OHIF asks
+    waiting = server.ask("POST", "/train/ball?enqueue=true", json={**OPTIONS, "epochs": 1}).json()
+    assert (waiting["status"], waiting["goes_on"]) == ("SUBMITTED", False)
+    new = {**OPTIONS, "method": "lora"}
+    names = [server.ask("POST", "/train/vit_mini?enqueue=true", json=new).json()["adapter"] for _ in range(2)]
+    assert names == ["ball_2", "ball_3"]
+    stopped = server.ask("DELETE", "/train/").json()
+    assert (stopped["id"], stopped["status"]) == (task["id"], "STOPPED")
+    assert {of["status"] for of in server.ask("GET", "/train/?all=true").json()} == {"STOPPED"}
+    assert server.ask("GET", "/train/?check_if_running=true").status_code == 404
+    assert server.ask("DELETE", "/train/").json() is None  # nothing is left to stop
     assert (server.mask("ball", BOX, "ball_2") == before).all()
 
-    assert server.ask("POST", "/train/ball", json=OPTIONS).json()["goes_on"]
+    assert server.ask("POST", "/train/ball", json=OPTIONS).json()["goes_on"]  # what waited has not taken its place
     task = server.wait_for_training()
     said = "\n".join(task["details"])
     assert task["status"] == "DONE", said
@@ -103,10 +114,12 @@ def test_a_server_that_is_killed_while_it_trains_loses_no_label_and_goes_on(star
     app.mkdir()
     (app / "main.py").write_bytes((APP / "main.py").read_bytes())
     port = free_port()
-    arguments = ["start_server", "--app", str(app), "--studies", str(studies), "--host", "127.0.0.1"]
-    arguments += ["--port", str(port), "--conf", "image_size", str(SIZE)]
-    again = start_server([*_monai_label(), *arguments], studies, port)
+    command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", str(studies)]
+    if int(version("pydicom").split(".")[0]) >= 3:
+        command += ["--uvicorn_app", "monai_cobot.label.web:app"]
+    again = start_server([*command, "--port", str(port), "--conf", "image_size", str(SIZE)], studies, port)
     try:
+        _is_for_this_computer_alone(again)
         stored = again.ask("GET", "/datastore/?output=all").json()["objects"]
         for number in range(2):
             label = again.ask("GET", "/datastore/label", params={"label": f"ball_{number}", "tag": "final"}).content
@@ -124,14 +137,51 @@ def test_a_server_that_is_killed_while_it_trains_loses_no_label_and_goes_on(star
         again.kill()
 
 
-def _monai_label() -> list[str]:
-    """MONAI Label's own command; with pydicom 3 it does not start as it is."""
-    import pydicom
+def _is_for_this_computer_alone(server) -> None:
+    """Although MONAI Label's own command lets it listen on all addresses."""
+    import requests
 
-    if int(pydicom.__version__.split(".")[0]) < 3:
-        return [sys.executable, "-m", "monailabel.main"]
-    program = (
-        "import runpy; from monai_cobot.label.server import accept_pydicom_3; accept_pydicom_3(); "
-        "runpy.run_module('monailabel.main', run_name='__main__')"
-    )
-    return [sys.executable, "-c", program]
+    listening = [of for of in psutil.Process(server.process.pid).net_connections() if of.status == "LISTEN"]
+    assert {of.laddr.ip for of in listening} == {"0.0.0.0"}
+    found = [of.address for known in psutil.net_if_addrs().values() for of in known if of.family == socket.AF_INET]
+    for address in (address for address in found if not address.startswith("127.")):
+        for host in (address, "127.0.0.1"):
+            reply = requests.get(f"http://{address}:{server.port}/info/", headers={"Host": host}, timeout=60)
+            assert reply.status_code == 403
+            assert "--conf host ADDRESS" in reply.json()["detail"]
+
+
+def test_slicers_own_module_adds_images_labels_them_and_trains(start, balls, tmp_path):
+    client = pytest.importorskip("monailabel.client", reason="MONAI Label's client needs Python before 3.13")
+    made = balls(tmp_path / "made")
+    server = start(tmp_path / "studies")
+    slicer = client.MONAILabelClient(server.address, str(tmp_path), "user-xyz")
+    assert slicer.auth_enabled() is False
+    for number in range(3):
+        name = f"ball_{number}"
+        assert slicer.upload_image(str(made / f"{name}.nii.gz"), name) == {"image": name}
+        assert (server.studies / f"{name}.nii.gz").read_bytes() == (made / f"{name}.nii.gz").read_bytes()
+    for _ in range(2):
+        sample = slicer.next_sample("random", {})
+        truth = str(made / "truth" / f"{sample['id']}.nii.gz")
+        sent = {"label_info": [{"name": "ball", "idx": 1}]}
+        assert slicer.save_label(sample["id"], truth, params=sent)["image"] == sample["id"]
+        stored = slicer.datastore()["objects"][sample["id"]]["labels"]["final"]["info"]
+        assert (stored["client_id"], stored["label_info"]) == ("user-xyz", sent["label_info"])
+        assert Path(slicer.download_label(sample["id"], "final")).read_bytes() == Path(truth).read_bytes()
+    assert slicer.next_sample("uncertainty", {})["id"] not in set(_labelled(server))
+    assert slicer.train_start("vit_mini", {**OPTIONS, "epochs": 500, "method": "lora"})["adapter"] == "ball"
+    assert slicer.train_status(check_if_running=True)
+    assert slicer.train_stop()["status"] == "STOPPED"
+
+    # OHIF sends labels as bare values, which mean something on a DICOM server alone
+    files = {"label": ("label.bin", bytes(30 * 28 * 12)), "params": (None, "{}")}
+    reply = server.ask("PUT", "/datastore/label?image=ball_0", files=files)
+    assert (reply.status_code, "unknown format" in reply.json()["detail"]) == (422, True)
+    assert server.ask("GET", "/train/?check_if_running=true").status_code == 404
+    assert server.ask("POST", "/activelearning/random", json={}).json()["id"] not in _labelled(server)
+
+
+def _labelled(server) -> list[str]:
+    stored = server.ask("GET", "/datastore/?output=all").json()["objects"]
+    return [name for name, of in stored.items() if "final" in of["labels"]]

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import monai_cobot
+
 sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "SlicerCOBOT"), str(Path(__file__).parents[1] / "slicer")]
 
 from COBOTLib.engines.base import EngineError, Scan  # noqa: E402
@@ -49,7 +51,7 @@ def remote(server) -> MonaiLabelEngine:
 
 
 def test_the_server_introduces_itself_and_lists_each_adapter_once(remote, server):
-    assert remote.test(job()).startswith('"COBOT" ')
+    assert remote.test(job()).startswith(f"monai_cobot {monai_cobot.__version__} on {server.address}")
     assert {"ball", "other", "vit_mini"} <= {info.id for info in remote.adapters(job())}
     assert not any("slices" in info.id for info in remote.adapters(job()))
 
@@ -90,7 +92,14 @@ def _segment_often(remote: MonaiLabelEngine, waiting: Job) -> None:
 
 def test_corrected_segments_are_kept_as_the_label_of_their_scan(remote, server):
     box = VoxelBox((9, 8, 5), (25, 22, 12))
-    remote.submit(scan_in("sagittal"), "from Slicer", {"ball": VoxelMask(box, np.ones(box.shape, bool))}, job())
-    stored = server.ask("GET", "/datastore/?output=all").json()["objects"]["from Slicer"]
-    assert stored["labels"]["final"]["info"]["label_info"] == [{"name": "ball", "idx": 1}]
-    server.ask("DELETE", "/datastore/image", params={"id": "from Slicer"})
+    labels = {"ball": VoxelMask(box, np.ones(box.shape, bool))}
+    image_id = remote.submit(scan_in("sagittal"), labels, job())
+    other = scan_in("sagittal")  # another patient's scan of the same name
+    other.array[:] = other.array[::-1]
+    other_id = remote.submit(other, labels, job())
+    assert remote.submit(scan_in("sagittal"), labels, job()) == image_id
+    stored = server.ask("GET", "/datastore/?output=all").json()["objects"]
+    for name in {image_id, other_id}:
+        assert stored[name]["labels"]["final"]["info"]["label_info"] == [{"name": "ball", "idx": 1}]
+        server.ask("DELETE", "/datastore/image", params={"id": name})
+    assert image_id != other_id

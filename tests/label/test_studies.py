@@ -52,6 +52,35 @@ def test_a_label_that_cannot_be_written_leaves_the_one_before(open_studies, monk
     assert not list(kept.parent.glob(".incoming*"))
 
 
+def test_the_list_is_told_while_a_large_image_is_kept(open_studies, tmp_path, monkeypatch):
+    import monai_cobot.label.studies as module
+
+    studies = open_studies()
+    copying, go_on, copy = threading.Event(), threading.Event(), module.shutil.copyfile
+
+    def slowly(*arguments):
+        copying.set()
+        assert go_on.wait(30)
+        return copy(*arguments)
+
+    monkeypatch.setattr(module.shutil, "copyfile", slowly)
+    source = str(Path(studies._datastore_path) / "ball_0.nii.gz")
+    kept = []
+    adding = threading.Thread(target=lambda: kept.append(studies.add_image("large", source, {})))
+    adding.start()
+    assert copying.wait(30)
+    told = []
+    telling = threading.Thread(target=lambda: told.append(studies.status()["total"]))
+    telling.start()
+    telling.join(10)
+    go_on.set()
+    adding.join()
+    telling.join()
+    assert told == [3]
+    assert kept == ["large"]
+    assert studies.status()["total"] == 4
+
+
 def test_a_label_in_another_format_takes_the_place_of_the_one_before(open_studies, tmp_path):
     import SimpleITK as sitk
 

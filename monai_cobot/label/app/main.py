@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Container
+import shutil
+from collections.abc import Collection, Container
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from monai_cobot.label.models import Models
 from monai_cobot.label.prompts import PROTOCOL
 from monai_cobot.label.server import Settings
 from monai_cobot.label.studies import Studies, labelled_images
-from monai_cobot.label.tasks import UPLOADED, AdapterInference, AdapterTraining, UncertaintyStrategy
+from monai_cobot.label.tasks import FOLDER, AdapterInference, AdapterTraining, UncertaintyStrategy
 from monai_cobot.label.training import Orders
 from monai_cobot.label.volumes import OpenVolumes
 
@@ -35,13 +36,17 @@ logger = logging.getLogger(__name__)
 class CobotApp(MONAILabelApp):
     """Adapters as models.
 
+    Attributes:
+        incoming: folder of the images that come with requests, each gone after the reply to it.
+
     Args:
         app_dir: MONAI Label's folder for the app.
         studies: folder of the images, or the address of a DICOM server.
         conf: name -> value, as given on the command line.
 
     Raises:
-        ValueError: a setting is unknown or cannot be used.
+        ValueError: a setting is unknown or cannot be used, such as a device that is not there.
+        OSError: the checkpoint cannot be read, or the server's own folder cannot be written.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
@@ -55,7 +60,8 @@ class CobotApp(MONAILabelApp):
             self._settings.precision,
             self._settings.backend,
         )
-        self._cache = EmbeddingCache(self._settings.cache_gb)
+        self._models.prepare()
+        self._cache = EmbeddingCache(self._settings.cache_gb, self._settings.cache_dir, self._settings.cache_disk_gb)
         self._volumes = OpenVolumes(self._cache, look_ahead=self._settings.look_ahead)
         super().__init__(
             app_dir=app_dir,
@@ -66,6 +72,9 @@ class CobotApp(MONAILabelApp):
             version=monai_cobot.__version__,
         )
         self._look_for_adapters()
+        self.incoming = self._settings.work / "incoming"
+        shutil.rmtree(self.incoming, ignore_errors=True)  # of a server that was killed
+        self.incoming.mkdir(parents=True, mode=0o700)
 
     def init_datastore(self) -> Datastore:
         """The folder of studies, or MONAI Label's own access to a DICOM server."""
@@ -89,11 +98,11 @@ class CobotApp(MONAILabelApp):
 
         from monai_cobot.label.endpoints import attach
 
-        attach(web, self._settings.allow_origins)
+        attach(web, self._settings.host, self._settings.allow_origins)
 
     def info(self) -> dict[str, Any]:
-        """What the server has, adapters as they are now, and under ``cobot`` what its clients check: the version of this
-        package and the number of its prompts (:data:`~monai_cobot.label.prompts.PROTOCOL`)."""
+        """What the server has, adapters as they are now, and under ``cobot`` what its clients check: this package's
+        version, and the number of its prompts (:data:`~monai_cobot.label.prompts.PROTOCOL`)."""
         self._look_for_adapters()
         info: dict[str, Any] = super().info()
         info["cobot"] = {"version": monai_cobot.__version__, "prompts": PROTOCOL}
@@ -122,8 +131,13 @@ class CobotApp(MONAILabelApp):
             label = studies.save_label(image, file, tag, {"model": name, "params": params})
         return {"label": label, "tag": DefaultLabelTag.ORIGINAL, "file": file, "params": params}
 
-    def orders_of(self, model: str, request: dict[str, Any]) -> tuple[Path, Orders]:
-        """What to train, and the folder for it.
+    def orders_of(self, model: str, request: dict[str, Any], reserved: Collection[str] = ()) -> tuple[Path, Orders]:
+        """What to train, and the folder for it, which is that of the adapter alone.
+
+        Args:
+            model: by its name.
+            request: as :meth:`~monai_cobot.label.tasks.AdapterTraining.orders` takes it.
+            reserved: names of adapters that are going to be trained.
 
         Raises:
             HTTPException: there is no such model, or the request cannot be done.
@@ -133,9 +147,8 @@ class CobotApp(MONAILabelApp):
         if model not in self._trainers:
             known = ", ".join(self._trainers) or "none, for the bundle is not there (train_config)"
             raise HTTPException(404, f"there is no model {model!r} to train; there are {known}.")
-        return self._settings.work / "training" / model, self._trainers[model].orders(
-            request, labelled_images(self._datastore)
-        )
+        orders = self._trainers[model].orders(request, labelled_images(self._datastore), reserved)
+        return self._settings.work / "training" / Path(orders.adapter).name, orders
 
     def _look_for_adapters(self) -> None:
         names = self._models.names()
@@ -155,9 +168,9 @@ class CobotApp(MONAILabelApp):
         """The file of an image: one of the studies, of a session, or one that was sent along."""
         if image in studies.list_images():
             return str(studies.get_image_uri(image))
-        sessions = None if self._sessions is None else os.path.realpath(self._sessions.store_path)
+        folders = [FOLDER.get(), None if self._sessions is None else self._sessions.store_path]
         real = os.path.realpath(image)
-        if UPLOADED.get() or (sessions is not None and real.startswith(sessions + os.sep)):
+        if any(folder is not None and real.startswith(os.path.realpath(folder) + os.sep) for folder in folders):
             return real
         raise HTTPException(404, f"there is no image {image!r} in the studies.")
 

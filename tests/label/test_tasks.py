@@ -1,0 +1,103 @@
+"""What MONAI Label calls, without a server."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from monai_cobot.inferers import CancelToken, EmbeddingCache
+from monai_cobot.label.models import Models
+
+
+class _Images:
+    """A datastore of images without labels."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get_unlabeled_images(self) -> list[str]:
+        return [path.name for path in self.folder.glob("*.nii.gz")]
+
+    def get_image_uri(self, name: str) -> str:
+        return str(self.folder / name)
+
+
+@pytest.fixture
+def choose(monailabel, balls, tmp_path: Path):
+    """Chooses what to label next."""
+    from monai_cobot.label.tasks import UncertaintyStrategy
+
+    models = Models(tmp_path / "adapters", image_size=64, device="cpu")
+    strategy, images = UncertaintyStrategy(models, EmbeddingCache()), _Images(balls(tmp_path / "studies"))
+    return lambda: strategy({}, images)
+
+
+def test_choosing_what_to_label_next_ends_where_its_client_is_gone(choose):
+    from fastapi import HTTPException
+
+    from monai_cobot.label.tasks import CANCEL
+
+    token = CancelToken()
+    token.cancel()
+    before = CANCEL.set(token)
+    with pytest.raises(HTTPException) as ended:
+        choose()
+    CANCEL.reset(before)
+    assert ended.value.status_code == 499
+    assert choose()["id"].startswith("ball_")
+
+
+def test_choosing_what_to_label_next_waits_for_those_who_wait_for_a_mask(choose):
+    from monai_cobot.label.tasks import _answering
+
+    found = []
+    choosing = threading.Thread(target=lambda: found.append(choose()))
+    with _answering.someone():
+        choosing.start()
+        time.sleep(1)
+        assert choosing.is_alive()
+        assert not found
+    choosing.join(60)
+    assert found[0]["id"].startswith("ball_")
+
+
+def test_someone_waits_for_a_mask_as_long_as_it_is_made(monailabel, balls, tmp_path, monkeypatch):
+    import monai_cobot.label.tasks as module
+    from monai_cobot.label.volumes import OpenVolumes
+
+    models = Models(tmp_path / "adapters", image_size=64, device="cpu")
+    task = module.AdapterInference("vit_mini", None, models, OpenVolumes(EmbeddingCache(), look_ahead=False))
+    during = []
+    segment = module.segment
+
+    def watched(*arguments):
+        during.append(module._answering.wait_for_nobody(0))
+        segment(*arguments)
+
+    monkeypatch.setattr(module, "segment", watched)
+    path = balls(tmp_path / "studies") / "ball_0.nii.gz"
+    file, _ = task({"image": str(path), "slice": 6, "box": [4, 9, 21, 22]})
+    Path(file).unlink()
+    assert during == [False]
+    assert module._answering.wait_for_nobody(0)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(torch.OutOfMemoryError("CUDA out of memory"), 500), (ValueError("of another SAM"), 422)]
+)
+def test_a_model_that_cannot_be_loaded_is_told_with_the_reason(monailabel, tmp_path, monkeypatch, error, status):
+    from fastapi import HTTPException
+
+    from monai_cobot.label.tasks import load_model
+
+    models = Models(tmp_path / "adapters", image_size=64, device="cpu")
+
+    def fail(name: str):
+        raise error
+
+    monkeypatch.setattr(models, "load", fail)
+    with pytest.raises(HTTPException, match=str(error)) as refused:
+        load_model(models, "vit_mini")
+    assert refused.value.status_code == status

@@ -3,6 +3,7 @@
     python -m benchmarks
     python -m benchmarks --rows encoder decoder --precision bfloat16
     python -m benchmarks --to docs        # the table and the plot of docs/performance.md
+    python -m benchmarks --check          # ends with 1 where a row is not what is asked of it
 
 Each row is the median of the rounds' ratios, with the quartiles.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import platform
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,10 +35,11 @@ ROWS: dict[str, Callable[[Setting], list[Row]]] = {
     "cached": cached.cached_epoch,
     "pipeline": pipeline.data_pipeline,
     "memory": memory.memory,
+    "slices": pipeline.memory_of_slices,
 }
 GROWTH = "growth"
-PAGE, PICTURE = "performance.md", "pictures/performance_growth.png"
-BEGIN, END = "<!-- what python -m benchmarks printed -->\n", "<!-- until here -->\n"
+PAGE = "performance.md"
+END = "<!-- until here -->\n"
 
 
 def main() -> None:
@@ -55,14 +59,17 @@ def main() -> None:
         rows: list[Row] = []
         for name in arguments.rows:
             if name == GROWTH:
-                picture = (arguments.to or Path()) / PICTURE
+                picture = (arguments.to or Path()) / picture_of(setting)
                 picture.parent.mkdir(parents=True, exist_ok=True)
                 plot(growth(setting), picture)
             else:
                 rows += ROWS[name](setting)
             if arguments.to:  # after each, so that hours are not lost with the last one
-                write_into(arguments.to / PAGE, report(setting, rows))
+                write_into(arguments.to / PAGE, setting, report(setting, rows))
     print(report(setting, rows))
+    missed = [each for each in rows if not each.holds]
+    if arguments.check and missed:
+        sys.exit("\n".join(f"not as asked: {' | '.join(each.cells())}" for each in missed))
 
 
 def parse() -> argparse.Namespace:
@@ -77,7 +84,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--clock", choices=("wall", "processor"), default="wall", help="processor: on a busy CPU")
     parser.add_argument("--repeats", type=int, default=LEAST_REPEATS, help=f"rounds, at least {LEAST_REPEATS}")
     parser.add_argument("--quick", action="store_true", help="small networks: whether it runs, not how fast")
-    parser.add_argument("--to", type=Path, help=f"folder that gets {PAGE} with the table, and {PICTURE}")
+    parser.add_argument("--check", action="store_true", help="end with 1 where a row is not what is asked of it")
+    parser.add_argument("--to", type=Path, help=f"folder that gets {PAGE} with the table, and the plot")
     arguments = parser.parse_args()
     arguments.variant = arguments.variant or ("vit_mini" if arguments.quick else "vit_b")
     arguments.image_size = arguments.image_size or (64 if arguments.quick else VARIANTS[arguments.variant].image_size)
@@ -94,21 +102,55 @@ def parse() -> argparse.Namespace:
 
 def report(setting: Setting, rows: list[Row]) -> str:
     """Where and how it was measured, and the table."""
-    device = f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+    device = f"{_processor()}, {torch.get_num_threads()} threads"
     if setting.device.type == "cuda":
         device = torch.cuda.get_device_name(setting.device)
+    fast = "" if has_fast_bfloat16(setting.device) else "no products in bfloat16; "
     how = f"{setting.precision}; {setting.clock} time; medians of {setting.repeats} rounds in turns."
-    return f"{device}; torch {torch.__version__}; {how}\n\n{table(rows)}"
+    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    return f"`{command}`: {device}; {fast}torch {torch.__version__}; {how}\n\n{table(rows)}"
 
 
-def write_into(page: Path, text: str) -> None:
-    """Replace what stands between the page's marks, and show the plot if there is one; a new page is made of them."""
-    if (page.parent / PICTURE).exists():
-        text += f"\n![Seconds against image size, batch and boxes, segment_anything and this project]({PICTURE})\n"
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN) if page.exists() else ("", "", END)
-    _, _, after = rest.partition(END)
+def picture_of(setting: Setting) -> str:
+    """The plot's name beside the page."""
+    return f"pictures/performance_growth_{setting.device.type}_{setting.precision}.png"
+
+
+def write_into(page: Path, setting: Setting, text: str) -> None:
+    """Replace the page's part of a device and precision, and show the plot if there is one.
+
+    A part that is not there yet comes after the others; a new page is made of it.
+
+    Raises:
+        ValueError: a part has no end.
+    """
+    picture = picture_of(setting)
+    if (page.parent / picture).exists():
+        text += f"\n![Seconds against image size, batch and boxes, segment_anything and this project]({picture})\n"
+    begin = f"<!-- what python -m benchmarks printed: {setting.device.type}, {setting.precision} -->\n"
+    whole = page.read_text(encoding="utf-8") if page.exists() else ""
+    if begin in whole:
+        before, _, rest = whole.partition(begin)
+        _, found, after = rest.partition(END)
+        if not found:
+            raise ValueError(f"{page}: the line {END.strip()!r} is missing behind {begin.strip()!r}; put it back.")
+    else:
+        last = whole.rfind(END)
+        place = last + len(END) if last >= 0 else len(whole)
+        before, after = whole[:place], whole[place:]
+        before += "\n" if last >= 0 else ""
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{before}{BEGIN}{text}{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{begin}{text}{END}{after}", encoding="utf-8")
+
+
+def _processor() -> str:
+    """The CPU's name, where Linux says it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    match = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return match[1] if match else f"{platform.processor() or platform.machine()} CPU"
 
 
 if __name__ == "__main__":

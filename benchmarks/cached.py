@@ -20,10 +20,10 @@ IMAGES = 2
 def cached_epoch(setting: Setting) -> list[Row]:
     """Every image with one box: features, decoder, backward and Adam. The uncounted first round fills the cache."""
     with tempfile.TemporaryDirectory() as folder:
-        cache = FeatureCache(Path(folder), "benchmark", dtype=setting.dtype)
+        cache = FeatureCache(Path(folder), "benchmark")
         epochs = {"features computed anew": _epoch(setting, None), "features from the cache": _epoch(setting, cache)}
         task = f"decoder_only epoch of {IMAGES} images, {setting.variant} {setting.image_size}"
-        return [row(task, time_in_turns(task, epochs, setting), *epochs)]
+        return [row(task, time_in_turns(task, epochs, setting), *epochs, at_least=20.0)]
 
 
 def _epoch(setting: Setting, cache: FeatureCache | None) -> Work:

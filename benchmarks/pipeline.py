@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from benchmarks.data_pipeline import measure_throughput
+from benchmarks.data_pipeline import SLICE_COUNTS, measure_memory, measure_throughput
 from benchmarks.timing import Row, Setting
 
 ASKED = {256: 100.0, 1024: 30.0}
@@ -25,6 +25,21 @@ def data_pipeline(setting: Setting) -> list[Row]:
             "asked",
             tuple((rate, ASKED[source.size]) for rate in source.rates),
             "slices/s",
+            at_least=1.0,
         )
         for source in measured
     ]
+
+
+def memory_of_slices(setting: Setting) -> list[Row]:
+    """The memory that a data set of 100,000 slices takes over that of 1,000, each in a process of its own."""
+    few, *_, many = SLICE_COUNTS
+    shown = setting.progress.add_task("memory of the data pipeline", total=2)
+    megabytes = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in (many, few):
+            megabytes.append(measure_memory(count, Path(folder)))
+            setting.progress.advance(shown)
+    setting.progress.remove_task(shown)
+    sides = (f"{many:,} slices", f"{few:,} slices")
+    return [Row("memory of the data pipeline", *sides, ((megabytes[0], megabytes[1]),), "MB", at_most=2.0)]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import openvino
 import torch
 from torch import Tensor
-from transformers import SamVisionConfig
+from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionModel
 
 from benchmarks.timing import Setting
@@ -39,10 +39,20 @@ def normalised_image(setting: Setting, batch: int = 1) -> Tensor:
     return torch.randn(batch, 3, setting.image_size, setting.image_size, device=setting.device)
 
 
-def transformers_encoder(setting: Setting) -> Encoder:
+def transformers_encoder(setting: Setting) -> SamVisionModel:
     """Hugging Face's encoder, with ``scaled_dot_product_attention``."""
+    config = _transformers_config(setting).vision_config
+    return SamVisionModel._from_config(config, attn_implementation="sdpa").to(setting.device).eval()
+
+
+def transformers_sam(setting: Setting) -> SamModel:
+    """Hugging Face's SAM, with ``scaled_dot_product_attention``."""
+    return SamModel._from_config(_transformers_config(setting), attn_implementation="sdpa").to(setting.device).eval()
+
+
+def _transformers_config(setting: Setting) -> SamConfig:
     shape = VARIANTS[setting.variant]
-    config = SamVisionConfig(
+    vision = SamVisionConfig(
         hidden_size=shape.width,
         output_channels=shape.prompt_width,
         num_hidden_layers=shape.depth,
@@ -53,7 +63,15 @@ def transformers_encoder(setting: Setting) -> Encoder:
         global_attn_indexes=list(shape.global_blocks),
         mlp_dim=4 * shape.width,
     )
-    return SamVisionModel._from_config(config, attn_implementation="sdpa").to(setting.device).eval()
+    prompts = SamPromptEncoderConfig(
+        hidden_size=shape.prompt_width, image_size=setting.image_size, patch_size=shape.patch_size
+    )
+    masks = SamMaskDecoderConfig(
+        hidden_size=shape.prompt_width,
+        mlp_dim=shape.decoder_mlp_width,
+        num_attention_heads=shape.decoder_heads,
+    )
+    return SamConfig(vision, prompts, masks)
 
 
 def openvino_encoder(setting: Setting) -> Encoder:

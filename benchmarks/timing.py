@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -24,7 +24,8 @@ class Setting:
         variant: of SAM, a name in ``monai_cobot.networks.VARIANTS``.
         image_size: length of a side of SAM's frame, in pixels.
         device: where the networks are.
-        precision: ``"float32"`` or ``"bfloat16"``, for all that is compared.
+        precision: ``"float32"`` or ``"bfloat16"``, of ours and of every rival that is told it. segment_anything itself
+            knows no other than float32, and stands in both.
         repeats: rounds that count, after one that fills caches.
         clock: ``"wall"``, what a user waits; ``"processor"``, the time that all threads of the process computed, which
             other programs disturb less. On a GPU, only the first means anything.
@@ -48,6 +49,22 @@ class Setting:
         """The context in which products are computed in the precision."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.precision != "float32")
 
+    def inference(self, work: Work) -> Work:
+        """Work without gradients, in the precision."""
+
+        def run() -> None:
+            with torch.inference_mode(), self.autocast():
+                work()
+
+        return run
+
+    def in_both_precisions(self, name: str, work: Callable[[Setting], Work]) -> dict[str, Work]:
+        """What a rival that knows float32 alone does as it is, and under autocast where that is another thing."""
+        if self.precision == "float32":
+            return {name: work(self)}
+        plain = replace(self, precision="float32")
+        return {f"{name}, float32": work(plain), f"{name}, {self.precision}": work(self)}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -59,6 +76,8 @@ class Row:
         other: the name of the side below it.
         values: what was measured of both, a pair a round.
         unit: of the values.
+        at_least: what is asked of the ratio, None for nothing.
+        at_most: as ``at_least``.
     """
 
     task: str
@@ -66,14 +85,31 @@ class Row:
     other: str
     values: tuple[tuple[float, float], ...]
     unit: str = "s"
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """The median of the rounds' ratios."""
+        return statistics.median(one / other for one, other in self.values)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the ratio is what is asked, as exactly as it is shown."""
+        shown = float(f"{self.ratio:.3g}")
+        return (self.at_least is None or shown >= self.at_least) and (self.at_most is None or shown <= self.at_most)
 
     def cells(self) -> list[str]:
-        """Task, names, medians, and the median and the quartiles of the rounds' ratios."""
+        """Task, names, medians, the median and the quartiles of the rounds' ratios, and what is asked."""
         ones, others = zip(*self.values, strict=True)
-        ratios = [one / other for one, other in self.values]
-        low, median, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         sides = [f"{statistics.median(side):.3g} {self.unit}" for side in (ones, others)]
-        return [self.task, self.one, self.other, *sides, f"**{median:.3g}**", f"{low:.3g} to {high:.3g}"]
+        spread = "one round"
+        if len(self.values) > 1:
+            low, _, high = statistics.quantiles((one / other for one, other in self.values), n=4)
+            spread = f"{low:.3g} to {high:.3g}"
+        asked = [f"at least {self.at_least:g}"] if self.at_least is not None else []
+        asked += [f"at most {self.at_most:g}"] if self.at_most is not None else []
+        return [self.task, self.one, self.other, *sides, f"**{self.ratio:.3g}**", spread, ", ".join(asked)]
 
 
 def time_in_turns(task: str, contenders: Mapping[str, Work], setting: Setting) -> dict[str, list[float]]:
@@ -96,14 +132,22 @@ def time_in_turns(task: str, contenders: Mapping[str, Work], setting: Setting) -
     return {name: values[1:] for name, values in seconds.items()}
 
 
-def row(task: str, seconds: Mapping[str, list[float]], one: str, other: str) -> Row:
+def row(
+    task: str,
+    seconds: Mapping[str, list[float]],
+    one: str,
+    other: str,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Row:
     """The row of two of the contenders."""
-    return Row(task, one, other, tuple(zip(seconds[one], seconds[other], strict=True)))
+    values = tuple(zip(seconds[one], seconds[other], strict=True))
+    return Row(task, one, other, values, at_least=at_least, at_most=at_most)
 
 
 def table(rows: list[Row]) -> str:
     """The rows in Markdown."""
-    heads = ["task", "A", "B", "A takes", "B takes", "A over B", "quartiles"]
+    heads = ["task", "A", "B", "A takes", "B takes", "A over B", "quartiles", "asked"]
     lines = [heads, ["---"] * len(heads), *(each.cells() for each in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 

@@ -198,7 +198,19 @@ _RULES: dict[str, Rule] = {
     "max_cases": _or_none(_whole(2)),
     **dict.fromkeys(("components", "gradient_checkpointing", "orchestrate", "resume", "val_at_start"), _flag),
     **dict.fromkeys(
-        ("axis", "backend", "dataset", "dataset_dir", "decoder", "method", "part", "precision", "sam_variant"), _text
+        (
+            "axis",
+            "backend",
+            "dataset",
+            "dataset_dir",
+            "decoder",
+            "feature_cache_type",
+            "method",
+            "part",
+            "precision",
+            "sam_variant",
+        ),
+        _text,
     ),
     **dict.fromkeys(("adapter_dir", "input", "preset", "prompts", "sam_checkpoint", "split"), _or_none(_text)),
     "label": _labels,

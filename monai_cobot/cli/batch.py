@@ -8,13 +8,15 @@ from typing import TypeVar
 
 import typer
 
+from monai_cobot.errors import describe_cause
+
 __all__ = ["run_batch"]
 
 Case = TypeVar("Case")
 
 
 def run_batch(cases: Sequence[Case], work: Callable[[Case], None], name_of: Callable[[Case], object]) -> None:
-    """Work on each case; say at the end what failed.
+    """Work on each case; say at the end what failed. No kind of error ends the others, be it a lack of memory.
 
     Raises:
         typer.Exit: with 1, where a case failed.
@@ -23,8 +25,8 @@ def run_batch(cases: Sequence[Case], work: Callable[[Case], None], name_of: Call
     for case in cases:
         try:
             work(case)
-        except (ValueError, OSError) as error:  # noqa: PERF203 - one case at a time is the point
-            failed.append((name_of(case), str(error)))
+        except Exception as error:  # noqa: PERF203 - one case at a time is the point
+            failed.append((name_of(case), describe_cause(error)))
             print(f"Failed: {name_of(case)}", file=sys.stderr)
     if failed:
         print(f"\n{len(failed)} of {len(cases)} failed:", file=sys.stderr)

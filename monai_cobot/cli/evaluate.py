@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -51,6 +52,9 @@ def evaluate(
 
     expected = _masks_in(truths)
     predicted = _masks_in(predictions)
+    surplus = sorted(set(predicted) - set(expected))
+    if surplus:
+        print(f"Left out, for there is no true mask: {', '.join(surplus)}", file=sys.stderr)
     pictured = {} if images is None else _masks_in(images)
     rows: list[tuple[str, int, MaskScores]] = []
     samples: list[OverlaySample] = []
@@ -91,8 +95,11 @@ def _masks_in(folder: Path) -> dict[str, Path]:
     found = {}
     for path in sorted(folder.iterdir()):
         name = without_ending(path.name)
-        if name != path.name and not name.startswith("."):
-            found[name] = path
+        if name == path.name or name.startswith("."):
+            continue
+        if name in found:
+            raise ValueError(f"{folder}: {found[name].name} and {path.name} are of one case; leave one of them.")
+        found[name] = path
     if not found:
         raise ValueError(f"{folder}: no mask is in this folder.")
     return found
@@ -137,13 +144,14 @@ def _mean(values: list[float]) -> str:
 
 def _pictures(name: str, path: Path, predicted: Volume, expected: Volume, preset: str | None) -> list[OverlaySample]:
     """The slice that shows most of each of the truth's labels."""
-
     from monai_cobot.data import read_volume
+    from monai_cobot.data.cases import check_same_grid
     from monai_cobot.inferers import guess_preset
     from monai_cobot.reports import OverlaySample, mask_dice
     from monai_cobot.transforms import ScaleIntensityPreset, box_from_mask, slices_of
 
     image = read_volume(path)
+    check_same_grid(image, expected)
     scaled = slices_of(ScaleIntensityPreset(preset or guess_preset(image))(image.array), "axial")
     prediction, truth = (slices_of(mask.array, "axial")[:, 0] for mask in (predicted, expected))
     samples = []

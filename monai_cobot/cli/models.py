@@ -75,8 +75,8 @@ def open_model(
     Raises:
         ValueError, OSError, BackendError: the SAM, the adapter or the backend cannot be used; says why.
     """
-    from monai_cobot.inferers import AdapterShelf, default_device
+    from monai_cobot.inferers import AdapterShelf, check_device, default_device
 
-    sam = build_for(adapter, variant, checkpoint, image_size)
-    shelf = AdapterShelf(sam, device or default_device(), precision, backend)
+    device = default_device() if device is None else check_device(device)
+    shelf = AdapterShelf(build_for(adapter, variant, checkpoint, image_size), device, precision, backend)
     return shelf.base if adapter is None else shelf.load(adapter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,7 @@ def _parse(text: str) -> tuple[int | None, tuple[float, ...]]:
     """Slice and numbers; no numbers where it is not written so."""
     head, colon, tail = text.rpartition(":")
     try:
-        return int(head) if colon else None, tuple(float(number) for number in tail.split(","))
+        index, numbers = int(head) if colon else None, tuple(float(number) for number in tail.split(","))
     except ValueError:
         return None, ()
+    return (index, numbers) if all(map(math.isfinite, numbers)) else (None, ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from math import ceil, floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["segment"]
 
 _FORMATS = (".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".png")
+_OTHER_FORMATS = (".gz", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".mhd", ".hdr", ".img")
 
 
 def segment(
@@ -44,7 +46,9 @@ def segment(
         list[str] | None,
         typer.Option(
             help="SLICE:x0,y0,x1,y1 (repeat it for more slices; the mask goes on between and beyond), "
-            "x0,y0,x1,y1 in a picture, or i0,j0,k0,i1,j1,k1, a 3D box in voxels of the file. Half-open."
+            "x0,y0,x1,y1 in a picture, or i0,j0,k0,i1,j1,k1, a 3D box in voxels of the file. Half-open. Slices count "
+            "from inferior, anterior or right, x and y are pixels from the upper left as radiologists see the slice "
+            "(right of the patient on the left, anterior or superior on top), however the file is stored."
         ),
     ] = None,
     point: Annotated[
@@ -146,10 +150,11 @@ def _targets(images: list[Path], output: Path, suffix: str) -> dict[Path, Path]:
     if output.name.lower().endswith(_FORMATS) and not output.is_dir():
         if len(images) > 1:
             raise ValueError(f"{output} is one file, and there are {len(images)} images: name a folder with -o.")
-        return {images[0]: output}
-    targets: dict[Path, Path] = {}
-    for image in images:
-        targets[image] = output / f"{without_ending(image.resolve().name)}{suffix}"
+        targets = {images[0]: output}
+    elif output.suffix.lower() in _OTHER_FORMATS and not output.is_dir():
+        raise ValueError(f"{output}: masks are written as {', '.join(_FORMATS)}, not as {output.suffix}.")
+    else:
+        targets = {image: output / f"{without_ending(image.resolve().name)}{suffix}" for image in images}
     for image, target in targets.items():
         if target.resolve() == image.resolve() or list(targets.values()).count(target) > 1:
             raise ValueError(
@@ -178,8 +183,9 @@ def _segment_objects(
     if points and regions and len(boxes) > 1:
         raise ValueError("points beside a 3D box correct the object in it: give one box alone, or no points.")
     for item in regions:
-        i0, j0, k0, i1, j1, k1 = (int(number) for number in item.numbers)
-        region = region_from_source(Region((i0, j0, k0), (i1, j1, k1)), session.volume)
+        i0, j0, k0, i1, j1, k1 = item.numbers
+        whole = Region((floor(i0), floor(j0), floor(k0)), (ceil(i1), ceil(j1), ceil(k1)))
+        region = region_from_source(whole, session.volume)
         number = len(values) + 1
         session.segment_region(region, number, SLICE_AXES if fuse else (axis,), progress=progress)
         values[number] = label

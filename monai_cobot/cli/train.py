@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -54,4 +56,15 @@ def train(
     }
     given = [part for name, value in options.items() if value is not None for part in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config), *given, *context.args]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    _become(command)
+
+
+def _become(command: list[str]) -> NoReturn:
+    """Run a program in the place of this one, so that Ctrl-C is its own, and it can report before it ends."""
+    sys.stdout.flush()
+    if sys.platform != "win32":
+        os.execv(command[0], command)
+    process = subprocess.Popen(command)
+    while True:
+        with suppress(KeyboardInterrupt):  # the console has told it too
+            raise typer.Exit(process.wait())

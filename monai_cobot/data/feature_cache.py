@@ -77,9 +77,11 @@ class FeatureCache:
                 features = file.get_tensor("features")
             if about != self._about(digest, features):
                 raise ValueError("it is not what was written")
-        except FileNotFoundError:
+        except OSError as error:  # it may be right, and readable another time
+            if not isinstance(error, FileNotFoundError):
+                logger.warning("%s cannot be read (%s); it is computed again.", path, error)
             return None
-        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        except (SafetensorError, ValueError, RuntimeError) as error:
             if not path.exists():  # deleted between two looks at it
                 return None
             logger.warning("%s is damaged (%s); it is computed again.", path, error)
@@ -95,15 +97,23 @@ class FeatureCache:
             return
         features = features.detach().to("cpu", self.dtype).contiguous()
         content = save({"features": features}, metadata=self._about(digest, features))
+        if len(content) > self.max_bytes:
+            logger.warning(
+                "The features of an image take %.3g GB and are not kept: all of %s may take %.3g GB.",
+                len(content) / 1e9,
+                self.folder,
+                self.max_bytes / 1e9,
+            )
+            return
         try:
-            if len(content) > self.max_bytes:
-                raise OSError(f"the features of one image take {len(content) / 1e9:.3g} GB")
             self._make_room(len(content))
             with written_beside(self._path(digest)) as beside:
                 beside.write_bytes(content)
+        except FileNotFoundError:  # another process deleted the folder meanwhile; the next image makes it anew
+            logger.info("%s was deleted while an entry was written.", self.folder)
         except OSError as error:
             self._writes = False
-            logger.warning("No more image features are kept in %s (%s); training goes on.", self.folder, error)
+            logger.warning("No more image features are kept in %s (%s); work goes on without.", self.folder, error)
 
     def clear(self) -> None:
         """Delete the folder with all sources."""

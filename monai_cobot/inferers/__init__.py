@@ -8,7 +8,7 @@ from monai_cobot.inferers.grid import Region, region_from_source, region_to_sour
 from monai_cobot.inferers.prediction import SlicePrediction
 from monai_cobot.inferers.prompts import Point, SlicePrompts
 from monai_cobot.inferers.propagation import EndRules
-from monai_cobot.inferers.sams import SamCollection, default_device
+from monai_cobot.inferers.sams import SamCollection, check_device, default_device
 from monai_cobot.inferers.session import VolumeSession
 from monai_cobot.inferers.slice_encoder import guess_preset
 
@@ -26,6 +26,7 @@ __all__ = [
     "SlicePrediction",
     "SlicePrompts",
     "VolumeSession",
+    "check_device",
     "default_device",
     "guess_preset",
     "open_feature_cache",

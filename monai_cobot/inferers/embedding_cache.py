@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections import OrderedDict
 from os import PathLike
@@ -80,14 +81,16 @@ class EmbeddingCache:
             self._memory.clear()
             self._bytes = 0
         with self._disk_lock:
-            for disk in self._disks.values():
-                disk.clear()
+            if self.folder is not None:
+                shutil.rmtree(self.folder, ignore_errors=True)
             self._disks.clear()
 
     def _keep(self, key: tuple[str, str], embedding: Tensor) -> None:
         with self._memory_lock:
             if key in self._memory:
                 self._bytes -= self._memory.pop(key).nbytes
+            if embedding.nbytes > self._max_bytes:
+                return
             self._memory[key] = embedding
             self._bytes += embedding.nbytes
             while self._bytes > self._max_bytes:

@@ -20,6 +20,8 @@ __all__ = ["FrozenFeatureInferer", "open_feature_cache"]
 
 logger = logging.getLogger(__name__)
 
+_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 
 def open_feature_cache(
     network: PromptableSam,
@@ -28,6 +30,7 @@ def open_feature_cache(
     folder: str | Path,
     max_gb: float,
     image_key: str = "image",
+    dtype: str = "float32",
 ) -> FeatureCache | None:
     """Where the features in front of the first trained weight are kept, if keeping them is worth it and exact.
 
@@ -41,9 +44,14 @@ def open_feature_cache(
         folder: where the files go.
         max_gb: bound of the folder in units of 10^9 bytes; 0 for no cache.
         image_key: entry of the image in the samples.
+        dtype: ``"float32"``, in which features are computed whatever the network's precision, or ``"bfloat16"``, which
+            takes half of the disk and rounds them.
 
     Returns:
-        The cache, which keeps features in the type in which the network computes; None for none.
+        The cache; None for none.
+
+    Raises:
+        ValueError: for another type, or a bound below 0.
     """
     depth = frozen_depth(network.sam)
     if max_gb == 0 or depth == 0:
@@ -52,14 +60,15 @@ def open_feature_cache(
     if changing:
         logger.info("Frozen image features are computed anew in every epoch: %s changes images.", ", ".join(changing))
         return None
-    dtype = network.computing_type()
+    if dtype not in _TYPES:
+        raise ValueError(f"Features are kept as {' or '.join(_TYPES)}, not as {dtype!r}.")
     size = network.sam.image_encoder.img_size
-    type_name = str(dtype).removeprefix("torch.")
-    source = f"{variant_of(network.sam)}_{size}_depth{depth}_{type_name}_{weights[:32]}"
+    computed = str(network.computing_type()).removeprefix("torch.")
+    source = f"{variant_of(network.sam)}_{size}_depth{depth}_{computed}_as_{dtype}_{weights[:32]}"
     blocks = len(network.sam.image_encoder.blocks)
     part = "the image encoder" if depth > blocks else f"the first {depth} of {blocks} blocks"
     logger.info("Computed once an image and kept in %s (at most %g GB): %s.", folder, max_gb, part)
-    return FeatureCache(folder, source, max_gb, dtype)
+    return FeatureCache(folder, source, max_gb, _TYPES[dtype])
 
 
 class FrozenFeatureInferer(Inferer):
@@ -96,6 +105,11 @@ class FrozenFeatureInferer(Inferer):
         """
         if self.cache is None:
             return network(inputs, boxes)
+        if len(digests) != len(inputs):
+            raise ValueError(
+                f"Expected the digest of each of {len(inputs)} images, by which its features are kept, got "
+                f"{len(digests)}: let the data set add them (digest=True), or give no cache."
+            )
         values = [self._features(image, digest, self.cache) for image, digest in zip(inputs, digests, strict=True)]
         return network(inputs, boxes, FrozenFeatures(torch.stack(values), self.depth))
 

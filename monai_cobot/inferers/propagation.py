@@ -77,13 +77,13 @@ def propagate(
     Args:
         predict: segments a slice.
         axis: slice axis.
-        prompts: slice index -> what was drawn on it.
-        limits: slices that are tried.
+        prompts: slice index -> what was drawn on it; where that shows nothing, the slice is passed over.
+        limits: slices that the result may have; prompts on others still say where the object is.
         rules: where the object ends.
         progress: is told the slices done and, at most, to do.
 
     Returns:
-        Slice index -> result, rising, for the slices that show the object.
+        Slice index -> result, rising, for the slices that show the object; none where no prompt shows any.
 
     Raises:
         ValueError: there are no prompts, or they do not fit.
@@ -93,22 +93,26 @@ def propagate(
         raise ValueError("Propagation starts from a box or points on at least one slice; there are none.")
     done: dict[int, PropagatedSlice] = {}
 
-    def add(index: int, wanted: SlicePrompts, given: bool) -> PropagatedSlice:
-        prediction = predict(axis, index, wanted)
-        box = wanted.box or _box_of(prediction.mask) or (0.0, 0.0, 1.0, 1.0)
+    def add(index: int, box: Box, prediction: SlicePrediction, given: bool) -> PropagatedSlice:
         done[index] = PropagatedSlice(box, prediction, given)
         if progress is not None:
-            progress(len(done), len(limits))
+            progress(min(len(done), len(limits)), len(limits))
         return done[index]
 
-    given = sorted(prompts)
-    for index in given:
-        add(index, prompts[index], given=True)
+    for index in sorted(prompts):
+        prediction = predict(axis, index, prompts[index])
+        box = prompts[index].box or _box_of(prediction.mask)
+        if box is not None:
+            add(index, box, prediction, given=True)
+    given = list(done)
+    if not given:
+        return {}
     reference = _Reference(predict, axis, [(index, done[index].prediction) for index in given], rules)
     for low, high in pairwise(given):
         for index in range(low + 1, high):
-            share = (index - low) / (high - low)
-            add(index, SlicePrompts(_between(done[low].box, done[high].box, share)), given=False)
+            if index in limits:
+                box = _between(done[low].box, done[high].box, (index - low) / (high - low))
+                add(index, box, predict(axis, index, SlicePrompts(box)), given=False)
     between_slices, between_rows, between_columns = predict.spacing(axis)
     boxes = {index: done[index].box for index in given}
     size = max(((x1 - x0) * between_columns * (y1 - y0) * between_rows) ** 0.5 for x0, y0, x1, y1 in boxes.values())
@@ -122,14 +126,14 @@ def propagate(
             box = trend.limited(grown_box(last.prediction.mask, rules.margin), index)
             if box is None:
                 break
-            following = add(index, SlicePrompts(box), given=False)
+            following = add(index, box, predict(axis, index, SlicePrompts(box)), given=False)
             if reference.is_beyond(index, following.prediction, last.prediction):
                 del done[index]
                 break
             last = following
     if progress is not None:
         progress(len(limits), len(limits))
-    return dict(sorted(done.items()))
+    return {index: done[index] for index in sorted(done) if index in limits}
 
 
 class _Reference:

@@ -65,6 +65,8 @@ def mask_of_slices(
     Returns:
         Where, and (I, J, K) bool; None where all masks are empty.
     """
+    if not slices:
+        return None
     normal = SLICE_NORMALS[axis]
     low, high = [0, 0, 0], list(shape)
     low[normal], high[normal] = min(slices), max(slices) + 1

@@ -279,7 +279,7 @@ class VolumeSession:
             axis: slice axis.
             boxes: slice index -> box; None for what the object was prompted with on slices of this axis.
             label: which object; a new one is begun.
-            limits: slices that may be changed; None for all.
+            limits: slices that may be changed; None for all. What was drawn on others still says where the object is.
             rules: where the object ends; None for the usual ones.
             fuse: segment the slices of the two other axes too, and average the probabilities.
             cancel: stops it.
@@ -306,12 +306,15 @@ class VolumeSession:
             limits = range(count) if limits is None else range(max(0, limits.start), min(count, limits.stop))
             predict, rules = self._predictor(cancel), rules or EndRules()
             slices = propagate(predict, axis, prompts, limits, rules, progress)
-            if fuse:
-                found = fuse_axes(predict, slices, axis, self.shape, rules.margin, progress)
+            if fuse and slices:
+                found = fuse_axes(predict, slices, axis, self.shape, rules.margin, _after(len(limits), progress))
             else:
                 found = mask_of_slices(slices, axis, self.shape)
             if found is None:
-                raise ValueError("The model finds nothing in these boxes; draw them closer around the object.")
+                raise ValueError(
+                    "The model finds nothing in these boxes, or nothing in the slices that may be changed; draw them "
+                    "closer around the object."
+                )
             region, mask = found
             drawn = {(axis, index): prompts.get(index, SlicePrompts(slices[index].box)) for index in slices}
             changed = begun.with_mask(region, _tidied(mask, axis, keep_largest, fill)).with_prompts(drawn)
@@ -416,6 +419,11 @@ def _tidied(mask: np.ndarray, axis: str, keep_largest: bool, fill: bool) -> np.n
     if keep_largest:
         mask = largest_component(mask)
     return fill_holes(mask, SLICE_NORMALS[axis]) if fill else mask
+
+
+def _after(before: int, progress: Progress | None) -> Progress | None:
+    """The progress of work that follows on some that is done."""
+    return None if progress is None else lambda done, total: progress(before + done, before + total)
 
 
 def _nbytes(states: Sequence[_State]) -> int:

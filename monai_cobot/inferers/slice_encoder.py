@@ -21,12 +21,17 @@ __all__ = ["SliceEncoder", "guess_preset"]
 _Slice = tuple[AdaptedSam, str, str, int]
 """Model, intensity preset, slice axis, slice index."""
 
+# of all encoders together, for they share the processor
+_changed = threading.Condition()
+_callers: set[object] = set()
+
 
 class SliceEncoder:
     """Gives the embeddings of slices, each computed once.
 
-    A single background thread encodes what :meth:`prefetch` names. Whoever asks for an embedding goes first: the
-    background thread then waits between two blocks of the encoder, unless it is at work on just that slice.
+    A single background thread encodes what :meth:`prefetch` names. Whoever asks for an embedding, of this volume or of
+    another, goes first: the background threads then wait between two blocks of the encoder, unless one is at work on
+    just that slice.
 
     Args:
         volume: whose slices.
@@ -38,10 +43,8 @@ class SliceEncoder:
         self._cache = cache
         self._ranges: dict[str, tuple[float, float]] = {}
         self._digests: dict[tuple[str, str, int], str] = {}
-        self._changed = threading.Condition()
         self._in_work: set[tuple[str, str]] = set()
         self._waiting_for: set[tuple[str, str]] = set()
-        self._callers = 0
         self._ahead: list[_Slice] = []
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -72,7 +75,7 @@ class SliceEncoder:
 
     def prefetch(self, model: AdaptedSam, preset: str, axis: str, indices: Sequence[int]) -> None:
         """Encode slices in the background, in this order, instead of those that an earlier call named."""
-        with self._changed:
+        with _changed:
             if self._closed:
                 return
             self._ahead = [(model, preset, axis, index) for index in indices]
@@ -81,28 +84,28 @@ class SliceEncoder:
                 self._thread.start()
                 # a thread that Python's end stops inside PyTorch would abort the program
                 atexit.register(self.close)
-            self._changed.notify_all()
+            _changed.notify_all()
 
     def close(self) -> None:
         """Stop the background thread; returns when it has stopped, within a block's time of the encoder."""
-        with self._changed:
+        with _changed:
             self._closed = True
             self._ahead = []
-            self._changed.notify_all()
+            _changed.notify_all()
         if self._thread is not None:
             self._thread.join()
             atexit.unregister(self.close)
 
     @contextmanager
     def _as_caller(self) -> Iterator[None]:
-        with self._changed:
-            self._callers += 1
+        with _changed:
+            _callers.add(caller := object())
         try:
             yield
         finally:
-            with self._changed:
-                self._callers -= 1
-                self._changed.notify_all()
+            with _changed:
+                _callers.discard(caller)
+                _changed.notify_all()
 
     def _embedding(self, wanted: _Slice, between: Callable[[tuple[str, str]], None]) -> Tensor:
         """Looks it up, waits for a thread that is at it, or computes it; ``between`` is called between blocks."""
@@ -113,13 +116,13 @@ class SliceEncoder:
             found = self._cache.get(*key)
             if found is not None:
                 return found.to(device)
-            with self._changed:
+            with _changed:
                 if key not in self._in_work:
                     self._in_work.add(key)
                     break
                 self._waiting_for.add(key)
-                self._changed.notify_all()
-                self._changed.wait(timeout=0.05)
+                _changed.notify_all()
+                _changed.wait(timeout=0.05)
             between(key)
         try:
             embedding = self.image(preset, axis, index).to(device)
@@ -129,10 +132,10 @@ class SliceEncoder:
             self._cache.put(*key, embedding)
             return embedding
         finally:
-            with self._changed:
+            with _changed:
                 self._in_work.discard(key)
                 self._waiting_for.discard(key)
-                self._changed.notify_all()
+                _changed.notify_all()
 
     def _digest(self, preset: str, axis: str, index: int) -> str:
         key = (preset, axis, index)
@@ -142,9 +145,9 @@ class SliceEncoder:
 
     def _work_ahead(self) -> None:
         while True:
-            with self._changed:
-                while not self._closed and (not self._ahead or self._callers):
-                    self._changed.wait()
+            with _changed:
+                while not self._closed and (not self._ahead or _callers):
+                    _changed.wait()
                 if self._closed:
                     return
                 wanted = self._ahead.pop(0)
@@ -153,9 +156,9 @@ class SliceEncoder:
 
     def _give_way(self, key: tuple[str, str]) -> None:
         """Waits while someone else computes, unless for this very embedding."""
-        with self._changed:
-            while self._callers and key not in self._waiting_for and not self._closed:
-                self._changed.wait()
+        with _changed:
+            while _callers and key not in self._waiting_for and not self._closed:
+                _changed.wait()
             if self._closed:
                 raise Cancelled
 

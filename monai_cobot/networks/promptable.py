@@ -58,18 +58,21 @@ class PromptableSam(nn.Module):
         precision: ``"float32"``; ``"bfloat16"``, products are computed so, under autocast; ``"auto"``, bfloat16 where
             the device has it and float32 elsewhere. Weights, gradients and logits stay float32; the frozen weights
             of a large SAM are also held in bfloat16 (``HeldWeights``).
+        held_weights: where those are, of a network that shares its weights with this one; None for a place of its own.
 
     Raises:
         ValueError: for another precision.
     """
 
-    def __init__(self, sam: Sam, precision: str = "float32") -> None:
+    def __init__(self, sam: Sam, precision: str = "float32", held_weights: HeldWeights | None = None) -> None:
         super().__init__()
         use_own_encoder(sam)
         self.sam = sam
         self.precision = precision
         weights = sum(parameter.numel() for parameter in sam.parameters())
-        self._held = HeldWeights() if weights >= WORTH_HOLDING else None
+        if held_weights is None and weights >= WORTH_HOLDING:
+            held_weights = HeldWeights()
+        self.held_weights = held_weights
         self.computing_type()  # an unknown precision is an error here already
 
     def computing_type(self) -> torch.dtype:
@@ -168,7 +171,7 @@ class PromptableSam(nn.Module):
             yield features
 
     def _autocast(self) -> AbstractContextManager:
-        return autocast_to(self.computing_type(), self.sam.pixel_mean.device, self._held)
+        return autocast_to(self.computing_type(), self.sam.pixel_mean.device, self.held_weights)
 
     def _encode(self, image: Tensor, until: int | None = None) -> Tensor:
         """Images (B, 1 or 3, H, W) -> features of a depth, image embeddings if None."""

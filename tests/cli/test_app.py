@@ -1,12 +1,16 @@
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from monai_cobot import __version__
 
 
-@pytest.mark.parametrize("command", ["train", "segment", "evaluate", "adapters", "export", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["train", "compare", "segment", "evaluate", "adapters", "export", "serve", "doctor"]
+)
 def test_every_command_explains_itself(cobot, command):
     assert command in cobot("--help").out
     shown = cobot(command, "--help")
@@ -31,10 +35,44 @@ def test_a_wrong_command_line_ends_with_2_and_an_error_with_1_and_its_reason(cob
     assert "Traceback" not in ended.err
 
 
-def test_training_hands_its_options_and_exit_code_on(cobot, tmp_path):
+def test_training_wants_the_bundle(cobot, tmp_path):
     ended = cobot("train", "--dataset", "momo", "--bundle", tmp_path)
     assert ended.code == 1
     assert "name its folder" in ended.err
+
+
+TRAIN = [sys.executable, "-m", "monai_cobot", "train", "--image_size", "64", "--epochs", "1", "--max_cases", "6"]
+
+
+def test_training_is_the_bundles_with_its_options_and_exit_code(repository, tmp_path):
+    options = ["--method", "bitfit", "--no-orchestrate", "-o", str(tmp_path / "run"), "--slices_per_epoch", "8"]
+    bundle = ["--bundle", str(repository / "bundles" / "cobot_sam")]
+    ended = subprocess.run(
+        [*TRAIN, *options, *bundle], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert '"method": "bitfit"' in (tmp_path / "run" / "best" / "adapter_config.json").read_text(encoding="utf-8")
+    ended = subprocess.run([*TRAIN, *bundle, "--epoch", "2"], cwd=tmp_path, capture_output=True, encoding="utf-8")
+    assert ended.returncode == 1
+    assert "did you mean --epochs" in ended.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another matter there")
+def test_a_training_that_is_stopped_reports_before_it_ends(repository, tmp_path):
+    options = ["--epochs", "1000", "-o", str(tmp_path / "run"), "--slices_per_epoch", "4"]
+    command = [*TRAIN, *options, "--bundle", str(repository / "bundles" / "cobot_sam")]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
+    )
+    end = time.monotonic() + 200
+    while not (tmp_path / "run" / "checkpoint.pt").exists() and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Stopped in epoch" in shown
+    assert (tmp_path / "run" / "overlay.png").is_file()
 
 
 def test_the_doctor_shows_what_is_there(cobot):
@@ -42,6 +80,19 @@ def test_the_doctor_shows_what_is_there(cobot):
     assert ended.code == 0
     for expected in ("torch", "CPU", "vit_mini", __version__):
         assert expected in ended.out
+
+
+def test_the_doctor_says_that_a_broken_torchvision_does_no_harm(cobot, tmp_path, monkeypatch):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('built for another torch')", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    ended = cobot("doctor")
+    assert ended.code == 0
+    assert "no (built for another torch); monai_cobot works without it" in ended.out
 
 
 def test_the_doctor_says_what_is_wrong_with_a_checkpoint(cobot, tmp_path):

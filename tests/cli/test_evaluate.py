@@ -43,6 +43,40 @@ def test_cases_are_compared_by_name_and_a_missing_one_is_said_at_the_end(cobot, 
     assert [path.name for path in sorted((folders / "out").glob("*.png"))] == ["overlay.png", "scores.png"]
 
 
+def test_an_image_on_another_grid_costs_its_picture_alone(cobot, folders):
+    write(np.arange(1600, dtype=np.int16).reshape(4, 20, 20), folders / "images" / "a.nii.gz")
+    (folders / "truth" / "b.nii.gz").unlink()
+    ended = cobot(
+        "evaluate", folders / "found", folders / "truth", "--images", folders / "images", "-o", folders / "out"
+    )
+    assert ended.code == 1
+    assert "20 x 20 x 4" in ended.err
+    assert len((folders / "out" / "scores.csv").read_text(encoding="utf-8").splitlines()) == 3
+    assert not (folders / "out" / "overlay.png").exists()
+
+
+def test_the_summary_has_the_means_of_each_label(cobot, folders):
+    write(np.zeros((8, 20, 20), dtype=np.uint8), folders / "found" / "b.nrrd")
+    ended = cobot("evaluate", folders / "found", folders / "truth", "-o", folders / "out", "--tolerance", 0.5)
+    assert ended.code == 0, ended.err
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in ended.out.splitlines() if "│" in line]
+    assert rows[0] == ["1", "2", "0.500", "0.500", "0.500", "0.000 (1 without)"]
+    assert rows[1][:4] == ["2", "2", "0.375", "0.300"]
+    assert 0 < float(rows[1][4]) < 0.5
+
+
+def test_predictions_without_a_truth_are_named_and_two_of_one_case_refused(cobot, folders):
+    (folders / "truth" / "b.nii.gz").rename(folders / "b.nii.gz")
+    write(np.zeros((8, 20, 20), dtype=np.uint8), folders / "found" / "c.nii.gz")
+    ended = cobot("evaluate", folders / "found", folders / "truth", "-o", folders / "out")
+    assert ended.code == 0
+    assert "Left out, for there is no true mask: c" in ended.err
+    write(np.zeros((8, 20, 20), dtype=np.uint8), folders / "found" / "a.nii.gz")
+    ended = cobot("evaluate", folders / "found", folders / "truth", "-o", folders / "out")
+    assert ended.code == 1
+    assert "are of one case" in ended.err
+
+
 def test_a_mask_on_another_grid_is_no_case_to_compare(cobot, folders):
     write(np.ones((8, 20, 19), dtype=np.uint8), folders / "found" / "b.nii.gz")
     ended = cobot("evaluate", folders / "found", folders / "truth", "-o", folders / "out")

@@ -63,7 +63,7 @@ def test_boxes_are_read_as_they_are_written(text, expected):
     assert parse_box(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "1,2,3", "a:1,2,3,4", "3:1,2,3,4,5,6", "1,2,3,x"])
+@pytest.mark.parametrize("text", ["", "1,2,3", "a:1,2,3,4", "3:1,2,3,4,5,6", "1,2,3,x", "1,2,inf,4", "0,0,0,nan,5,5"])
 def test_what_is_no_box_is_refused_with_the_three_ways_to_write_one(text):
     with pytest.raises(ValueError, match="SLICE:x0,y0,x1,y1"):
         parse_box(text)
@@ -163,6 +163,43 @@ def test_a_batch_goes_on_past_a_bad_case_and_says_at_the_end_what_failed(cobot, 
     assert "damaged" in ended.err
 
 
+def test_no_kind_of_error_ends_a_batch(cobot, image, tmp_path, monkeypatch):
+    other = tmp_path / "other.nii.gz"
+    other.write_bytes(image.read_bytes())
+    propagate = VolumeSession.propagate
+
+    def out_of_memory(self, *arguments, **options):
+        if self.volume.path == image:
+            raise RuntimeError("not enough memory: you tried to allocate 9 bytes")
+        return propagate(self, *arguments, **options)
+
+    monkeypatch.setattr(VolumeSession, "propagate", out_of_memory)
+    ended = cobot("segment", image, other, "--box", BOX, "-o", tmp_path / "masks", "--image-size", 64)
+    assert ended.code == 1
+    assert (tmp_path / "masks" / "other.nii.gz").is_file()
+    assert "1 of 2 failed:" in ended.err
+    assert "not enough memory" in ended.err
+
+
+def test_the_axes_can_be_fused(cobot, image, adapter_folder, tmp_path):
+    for name, more in (("one", []), ("three", ["--fuse"])):
+        ended = cobot(
+            "segment", image, "--box", BOX, "--adapter", adapter_folder, "-o", tmp_path / f"{name}.nrrd", *more
+        )
+        assert ended.code == 0, ended.err
+    one, three = (read_mask(tmp_path / f"{name}.nrrd").array for name in ("one", "three"))
+    assert three.any()
+    assert not np.array_equal(one, three)
+
+
+def test_an_image_is_never_replaced_by_its_mask(cobot, image):
+    before = image.read_bytes()
+    ended = cobot("segment", image, "--box", BOX, "-o", image, "--image-size", 64)
+    assert ended.code == 1
+    assert "would replace the image" in ended.err
+    assert image.read_bytes() == before
+
+
 def test_listed_prompts_of_several_labels(cobot, image, tmp_path):
     entries = [
         {"image": "ball.nii.gz", "slice": 6, "box": [4, 9, 20, 21], "label": 2},
@@ -200,6 +237,8 @@ def test_listed_prompts_of_several_labels(cobot, image, tmp_path):
         (["IMAGE", "--box", BOX, "--sam-variant", "vit_b"], 1, "--sam-checkpoint"),
         (["IMAGE", "IMAGE", "--box", BOX, "-o", "one.nii.gz"], 1, "name a folder"),
         (["IMAGE", "--box", BOX, "--format", "jpg"], 1, "Masks are written as"),
+        (["IMAGE", "--box", BOX, "-o", "mask.jpg"], 1, "not as .jpg"),
+        (["IMAGE", "--box", BOX, "--device", "quantum"], 1, "PyTorch cannot compute on 'quantum'"),
     ],
 )
 def test_wrong_command_lines_say_what_to_do(cobot, image, tmp_path, monkeypatch, arguments, code, message):

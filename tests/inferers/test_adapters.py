@@ -49,6 +49,37 @@ def test_an_adapter_shares_the_memory_of_the_frozen_sam(adapter_folder: AdapterF
 
 
 @torch.no_grad()
+def test_what_is_cast_of_the_frozen_sam_is_shared_too(
+    adapter_folder: AdapterFolder, image: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monai_cobot.networks.promptable.WORTH_HOLDING", 0)
+    shelf = AdapterShelf(build_sam("vit_mini", image_size=SIZE), precision="bfloat16")
+    casts = []
+    for model in (shelf.base, shelf.load(adapter_folder("lora", 1)), shelf.load(adapter_folder("adaptformer", 2))):
+        model.network(image)
+        held = model.network.held_weights
+        assert held is not None
+        casts.append((held, held.cast(model.network.sam.image_encoder.neck[0].weight, torch.bfloat16)))
+    assert len({id(held) for held, _ in casts}) == 1
+    assert len({id(cast) for _, cast in casts}) == 1
+
+
+@torch.no_grad()
+def test_an_encoder_runs_in_the_backend_that_was_asked_for(
+    adapter_folder: AdapterFolder, image: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason='needs the extra "openvino"')
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_: tmp_path)
+    folder = adapter_folder("lora", 1, orchestrate=True)
+    expected = AdapterShelf(build_sam("vit_mini", image_size=SIZE)).load(folder).network(image)
+    model = AdapterShelf(build_sam("vit_mini", image_size=SIZE), backend="openvino").load(folder)
+    assert model.network.choice.name == "openvino"
+    assert torch.allclose(model.network(image), expected, atol=1e-3)
+    with pytest.raises(ValueError, match="expected one of auto, eager"):
+        AdapterShelf(build_sam("vit_mini", image_size=SIZE), backend="fast")
+
+
+@torch.no_grad()
 def test_adapters_can_be_used_from_several_threads_at_once(adapter_folder: AdapterFolder, image: torch.Tensor) -> None:
     shelf = AdapterShelf(build_sam("vit_mini", image_size=SIZE))
     models = [shelf.load(adapter_folder("lora", seed, orchestrate=True)) for seed in (1, 2)]

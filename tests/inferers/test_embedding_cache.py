@@ -16,6 +16,22 @@ def test_what_was_not_used_for_longest_leaves_memory_first() -> None:
     assert cache.memory_bytes == 1200
 
 
+def test_an_embedding_that_is_too_large_for_memory_drives_no_other_out(tmp_path: Path) -> None:
+    cache = EmbeddingCache(max_memory_gb=1000e-9, folder=tmp_path)
+    cache.put("sam", "a", torch.zeros(100))
+    cache.put("sam", "large", torch.zeros(1000))
+    assert cache.memory_bytes == 400
+    assert cache.get("sam", "large") is not None
+    assert cache.memory_bytes == 400
+
+
+def test_what_an_earlier_program_left_is_forgotten_too(tmp_path: Path) -> None:
+    EmbeddingCache(folder=tmp_path / "embeddings").put("sam", "a", torch.zeros(3))
+    cache = EmbeddingCache(folder=tmp_path / "embeddings")
+    cache.clear()
+    assert cache.get("sam", "a") is None
+
+
 def test_embeddings_of_other_weights_are_not_mixed_up() -> None:
     cache = EmbeddingCache()
     cache.put("one", "a", torch.zeros(3))

@@ -74,15 +74,38 @@ def test_training_is_the_same_and_each_image_is_encoded_once(tmp_path: Path, met
     assert again == losses
 
 
-def test_computing_in_bfloat16_keeps_bfloat16(tmp_path: Path) -> None:
-    network, adapter = adapted("decoder_only", "bfloat16")
+@pytest.mark.parametrize(("method", "options"), [("decoder_only", {}), ("lora", {"blocks": 2})])
+def test_what_bfloat16_computes_is_kept_exactly(tmp_path: Path, method: str, options: dict) -> None:
+    network, adapter = adapted(method, "bfloat16", **options)
     cache = opened(network, adapter, tmp_path)
     assert cache is not None
-    assert cache.dtype == torch.bfloat16
-    losses, encoded = train(network, adapter, cache)
+    _, encoded = train(network, adapter, cache)
     assert encoded == 3
-    network, adapter = adapted("decoder_only", "bfloat16")
-    assert train(network, adapter, opened(network, adapter, tmp_path)) == (losses, 0)
+    inferer = FrozenFeatureInferer(network, cache)
+    for image in images():
+        kept, computed = cache.get(image_digest(image)), network.encode_frozen(image[None], inferer.depth).values[0]
+        assert kept is not None
+        assert torch.equal(kept, computed)
+        assert not torch.equal(kept, kept.bfloat16().float())
+
+
+def test_half_of_the_disk_is_taken_where_that_is_asked_for(tmp_path: Path) -> None:
+    sizes = []
+    for dtype in ("float32", "bfloat16"):
+        network, adapter = adapted("decoder_only")
+        cache = open_feature_cache(network, adapter.base_sha256, RECIPE, tmp_path / dtype, 1.0, dtype=dtype)
+        train(network, adapter, cache)
+        sizes.append(sum(path.stat().st_size for path in (tmp_path / dtype).rglob("*.safetensors")))
+    assert sizes[1] == pytest.approx(sizes[0] / 2, rel=0.01)
+    with pytest.raises(ValueError, match="float32 or bfloat16, not as 'int8'"):
+        open_feature_cache(network, adapter.base_sha256, RECIPE, tmp_path, 1.0, dtype="int8")
+
+
+def test_images_without_digests_are_refused(tmp_path: Path) -> None:
+    network, adapter = adapted("decoder_only")
+    inferer = FrozenFeatureInferer(network, opened(network, adapter, tmp_path))
+    with pytest.raises(ValueError, match="got 0: let the data set add them"):
+        inferer(images(), network, BOXES)
 
 
 def test_a_damaged_entry_is_computed_again(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from monai_cobot.inferers import Cancelled, CancelToken, EndRules, SlicePrediction, SlicePrompts
+from monai_cobot.inferers import Cancelled, CancelToken, EndRules, Point, SlicePrediction, SlicePrompts
 from monai_cobot.inferers.propagation import propagate
 
 
@@ -79,6 +79,30 @@ def test_nothing_is_asked_for_beyond_the_limits() -> None:
     predict = BrightInBox(slices)
     assert list(propagate(predict, "axial", {20: box_at(slices, 20)}, range(15, 23), FAR)) == list(range(15, 23))
     assert {index for index, _ in predict.asked} == set(range(15, 23))
+
+
+def test_boxes_beyond_the_limits_guide_what_is_within_and_are_not_changed() -> None:
+    slices = moving_disc()
+    predict = BrightInBox(slices)
+    given = {index: box_at(slices, index) for index in (12, 24)}
+    found = propagate(predict, "axial", given, range(14, 20), FAR)
+    assert list(found) == list(range(14, 20))
+    assert all(of_slice.prediction.mask.any() for of_slice in found.values())
+    assert {index for index, _ in predict.asked} == {12, 24, *range(14, 20)}
+
+
+def test_a_prompt_that_shows_nothing_draws_no_box_after_it() -> None:
+    class NothingAtPoints(BrightInBox):
+        def __call__(self, axis: str, index: int, prompts: SlicePrompts) -> SlicePrediction:
+            return super().__call__(axis, index, prompts if prompts.box else SlicePrompts((1, 1, 6, 6)))
+
+    slices = moving_disc(last=20)
+    predict = NothingAtPoints(slices)
+    point = SlicePrompts(None, (Point(3, 3),))
+    found = propagate(predict, "axial", {15: box_at(slices, 15), 30: point}, ALL, FAR)
+    assert list(found) == list(range(8, 21))
+    assert masks_are(found, slices)
+    assert propagate(predict, "axial", {30: point}, ALL, FAR) == {}
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from monai_cobot.inferers import (
     EmbeddingCache,
     Point,
     Region,
+    SlicePrediction,
     VolumeSession,
     region_to_source,
 )
@@ -265,3 +267,62 @@ def test_a_session_that_keeps_no_undo_has_nothing_to_take_back(shelf: AdapterShe
         assert session.mask(1).any()
         assert not session.undo()
         assert session.mask(1).any()
+
+
+def test_the_slices_beside_a_prompted_one_are_encoded_ahead(shelf: AdapterShelf, volume_in: VolumeIn) -> None:
+    cache = EmbeddingCache()
+    with VolumeSession(volume_in("LPS"), shelf.base, PRESET, cache) as session:
+        session.segment_slice("axial", 9, BOX)
+        digests = [session._encoder._digest(PRESET, "axial", index) for index in (8, 10)]
+        end = time.monotonic() + 20
+        while any(cache.get(shelf.base.embedding_source, digest) is None for digest in digests):
+            assert time.monotonic() < end, "they were not"
+            time.sleep(0.005)
+
+
+def test_three_axes_are_fused_by_the_mean_of_their_probabilities(session: VolumeSession) -> None:
+    steps: list[tuple[int, int]] = []
+    session.propagate("axial", {9: BOX}, label=1, keep_largest=False, fill=False)
+    session.propagate(
+        "axial",
+        {9: BOX},
+        label=2,
+        fuse=True,
+        keep_largest=False,
+        fill=False,
+        progress=lambda *step: steps.append(step),
+    )
+    one, fused = session.lps_mask(1), session.lps_mask(2)
+    assert not np.array_equal(one, fused)
+    assert 2 * (one & fused).sum() / (one.sum() + fused.sum()) > 0.5
+    assert steps == sorted(steps)
+    assert steps[-1][0] == steps[-1][1] > 20
+    # a voxel beside the object, in which no axis sees it, is in neither
+    i, j, k = (int(end) for end in np.argwhere(one).max(0) + 3)
+    assert not fused[i:, j:, k:].any()
+
+
+def test_what_is_not_connected_and_holes_are_tidied_where_that_is_asked_for(session: VolumeSession) -> None:
+    ring, speck = np.zeros((9, 9, 3), dtype=bool), np.zeros((9, 9, 3), dtype=bool)
+    ring[1:6, 1:6, 1] = True
+    ring[3, 3, 1] = False
+    speck[8, 8, 1] = True
+
+    def segment(**options: bool) -> np.ndarray:
+        session.segment_region(Region((0, 0, 0), (9, 9, 3)), label=1, axes=("axial",), **options)
+        return session.lps_mask(1)[:9, :9, :3]
+
+    def predictor(cancel: object) -> object:
+        def predict(axis: str, index: int, prompts: object) -> SlicePrediction:
+            plane = np.zeros(session._encoder.shape(axis), dtype=np.float32) - 5
+            plane[:9, :9] += 10 * (ring | speck)[:, :, index].T
+            return SlicePrediction(plane, 1.0)
+
+        return predict
+
+    session._predictor = predictor  # type: ignore[method-assign, assignment]
+    whole = ring.copy()
+    whole[3, 3, 1] = True
+    assert np.array_equal(segment(), ring | speck)
+    assert np.array_equal(segment(keep_largest=True), ring)
+    assert np.array_equal(segment(keep_largest=True, fill=True), whole)

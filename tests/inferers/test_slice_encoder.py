@@ -65,6 +65,17 @@ def test_a_slice_that_is_at_work_in_the_background_is_waited_for(shelf: AdapterS
     assert len(cache.computed) == len(set(cache.computed)) == 20
 
 
+def test_the_background_waits_for_whoever_works_on_another_volume(shelf: AdapterShelf, volume_in: VolumeIn) -> None:
+    cache = CountingCache()
+    background, foreground = SliceEncoder(volume_in("LPS"), cache), SliceEncoder(volume_in("LPS"), EmbeddingCache())
+    with foreground._as_caller():
+        background.prefetch(shelf.base, PRESET, "axial", range(3))
+        time.sleep(0.3)
+        assert cache.computed == []
+    until(lambda: len(cache.computed) == 3)
+    background.close()
+
+
 def test_closing_stops_the_background_thread_at_once(shelf: AdapterShelf, volume_in: VolumeIn) -> None:
     cache = CountingCache()
     encoder = SliceEncoder(volume_in("LPS"), cache)

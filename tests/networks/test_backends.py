@@ -177,6 +177,21 @@ def test_auto_takes_openvino_in_bfloat16_for_an_encoder_that_is_worth_it(random_
         choose_backend(network, "openvino")
 
 
+def test_whatever_keeps_openvino_from_running_auto_takes_the_next(
+    random_sam: BuildSam, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the plugin of the CPU cannot be loaded")
+
+    monkeypatch.setattr("monai_cobot.networks.backends.choice.WORTH_CONVERTING", 0)
+    monkeypatch.setattr("monai_cobot.networks.backends.openvino.OpenVinoEncoder.__init__", fail)
+    network = PromptableSam(random_sam(), "bfloat16")
+    assert accelerate(network).choice.name == "eager"
+    assert "the plugin of the CPU cannot be loaded" in caplog.text
+    with pytest.raises(BackendError, match="RuntimeError: the plugin of the CPU"):
+        accelerate(network, "openvino")
+
+
 def test_without_openvino_auto_takes_the_next_and_says_so() -> None:
     code = f"""{WITHOUT_OPENVINO}
 from monai_cobot.networks import PromptableSam, build_sam

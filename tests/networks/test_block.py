@@ -85,6 +85,17 @@ def test_a_hook_sees_what_the_whole_image_makes(monkeypatch: pytest.MonkeyPatch)
     assert seen == [(1, 16, 16, 192)]
 
 
+def test_hooks_on_the_attention_itself_see_windows_as_in_stock() -> None:
+    x, shapes = torch.randn(1, 16, 16, 48), []
+    for one in stock_and_fused(16, 7):
+        seen: list[tuple[int, ...]] = []
+        one.attn.register_forward_hook(lambda _m, _i, output, seen=seen: seen.append(("forward", *output.shape)))
+        one.attn.register_full_backward_hook(lambda _m, _i, output, seen=seen: seen.append(("back", *output[0].shape)))
+        one(x.clone().requires_grad_()).sum().backward()
+        shapes.append(seen)
+    assert shapes[0] == shapes[1] == [("forward", 9, 7, 7, 48), ("back", 9, 7, 7, 48)]
+
+
 def test_the_products_with_weights_leave_the_padding_of_windows_out(monkeypatch: pytest.MonkeyPatch) -> None:
     _, fused = stock_and_fused(16, 7)
     tokens: list[int] = []

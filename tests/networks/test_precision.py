@@ -84,7 +84,7 @@ def holding(random_sam: BuildSam, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 def cast_by_autocast(network: PromptableSam) -> PromptableSam:
     """The same network, with every weight cast at every pass."""
     plain = copy.copy(network)
-    plain._held = None
+    plain.held_weights = None
     return plain
 
 
@@ -115,7 +115,7 @@ def test_frozen_weights_are_cast_once_and_anew_when_they_change(
     weight = sam.image_encoder.blocks[0].mlp.lin1.weight
     seen = []
     sam.image_encoder.blocks[0].mlp.lin1.register_forward_hook(
-        lambda module, _, __: seen.append(network._held.cast(module.weight, torch.bfloat16))
+        lambda module, _, __: seen.append(network.held_weights.cast(module.weight, torch.bfloat16))
     )
     with torch.no_grad():
         network(IMAGE)
@@ -164,4 +164,4 @@ def test_trained_weights_are_left_to_autocast_while_there_are_gradients() -> Non
 def test_small_networks_leave_all_casts_to_autocast(random_sam: BuildSam) -> None:
     sam = random_sam()
     assert sum(parameter.numel() for parameter in sam.parameters()) < precision_module.WORTH_HOLDING
-    assert PromptableSam(sam, "bfloat16")._held is None
+    assert PromptableSam(sam, "bfloat16").held_weights is None

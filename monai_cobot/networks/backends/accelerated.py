@@ -38,7 +38,7 @@ class AcceleratedSam(PromptableSam):
     decode = torch.no_grad()(PromptableSam.decode)
 
     def __init__(self, network: PromptableSam, choice: BackendChoice, encode: Encode | None) -> None:
-        super().__init__(network.sam, network.precision)
+        super().__init__(network.sam, network.precision, network.held_weights)
         self.train(False)
         self.choice = choice
         self._encode_whole = encode
@@ -121,13 +121,25 @@ def accelerate(
 
 
 def _prepare(network: PromptableSam, backend: str, cache_dir: str | PathLike[str] | None) -> Encode | None:
-    """The encoder in a backend; None for the encoder itself."""
-    if backend == "compile":
-        from monai_cobot.networks.backends.compiled import CompiledEncoder
+    """The encoder in a backend; None for the encoder itself.
 
-        return CompiledEncoder(network.sam.image_encoder, network.computing_type())
-    if backend == "openvino":
+    Raises:
+        BackendError: it cannot be made.
+    """
+    if backend == "eager":
+        return None
+    try:
+        if backend == "compile":
+            from monai_cobot.networks.backends.compiled import CompiledEncoder
+
+            return CompiledEncoder(network.sam.image_encoder, network.computing_type())
         from monai_cobot.networks.backends.openvino import OpenVinoEncoder
 
         return OpenVinoEncoder(network.sam.image_encoder, network.computing_type(), cache_dir)
-    return None
+    except BackendError:
+        raise
+    except Exception as error:  # an old OpenVINO, one without its cache's package, no memory: each says it its own way
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise BackendError(
+            f"The backend {backend!r} cannot be used here ({reason}): choose 'eager', or see to it."
+        ) from error

@@ -16,7 +16,7 @@ WORTH_CONVERTING = 1e10
 hundreds of images in the seconds that its conversion takes."""
 
 
-class BackendError(RuntimeError):
+class BackendError(ValueError):
     """A backend that was asked for is not there, or cannot run this encoder."""
 
 

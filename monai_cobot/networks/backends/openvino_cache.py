@@ -81,7 +81,7 @@ class OpenVinoCache:
         entries = []
         for entry in self.folder.iterdir():
             with suppress(OSError):  # deleted by another process meanwhile
-                entries.append((entry.stat().st_mtime_ns, sum(file.stat().st_size for file in entry.iterdir()), entry))
+                entries.append((entry.stat().st_mtime_ns, sum(file.stat().st_size for file in entry.rglob("*")), entry))
         total = sum(size for _, size, _ in entries)
         for _, size, entry in sorted(entries):
             if total > self.max_bytes and entry != newest:

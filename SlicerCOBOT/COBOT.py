@@ -29,6 +29,16 @@ from slicer.util import VTKObservationMixin
 # What a user can do something about: shown without a traceback.
 _EXPECTED = (EngineError, GeometryError, PromptError, SegmentationError, SessionError, BusyError)
 _POLL_MILLISECONDS = 50
+_TRAINING_MILLISECONDS = 3000
+# None of these is a key of Slicer's views, or of the Segment Editor.
+_KEYS = {
+    "Ctrl+B": "drawBoxButton",
+    "Ctrl+Return": "sliceButton",
+    "Ctrl+Shift+Return": "acceptButton",
+    "Ctrl+.": "cancelButton",
+    "Ctrl+Shift+Z": "undoButton",
+    "Ctrl+Shift+Y": "redoButton",
+}
 
 
 class COBOT(ScriptedLoadableModule):
@@ -50,6 +60,8 @@ class COBOTParameterNode:
 
     volume: slicer.vtkMRMLScalarVolumeNode
     segmentation: slicer.vtkMRMLSegmentationNode
+    box: slicer.vtkMRMLMarkupsROINode
+    adapter: str = ""
     onServer: bool = False
     server: str = "http://127.0.0.1:8000"
     adaptersFolder: pathlib.Path
@@ -67,7 +79,10 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.engine = None
         self.place = None
         self.doing = ""
+        self.outcome = None
         self.background = None
+        self.madeSegmentation = None
+        self.trainingRuns = False
         self.parameterNode = None
 
     def setup(self):
@@ -82,6 +97,11 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.timer = qt.QTimer()
         self.timer.interval = _POLL_MILLISECONDS
         self.timer.connect("timeout()", self.onTimer)
+        # a thread of its own: a training is looked after while the user segments
+        self.trainingBackground = Background()
+        self.trainingTimer = qt.QTimer()
+        self.trainingTimer.interval = _TRAINING_MILLISECONDS
+        self.trainingTimer.connect("timeout()", self.onTrainingTimer)
 
         self.ui.setupGroup.collapsed = not packages.missing()
         self.ui.segmentEditorWidget.undoEnabled = False  # two histories would contradict each other
@@ -102,8 +122,10 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.cancelButton: self.onCancel,
             self.ui.submitButton: self.onSubmit,
             self.ui.trainButton: self.onTrain,
+            self.ui.stopTrainingButton: self.onStopTraining,
         }.items():
             button.connect("clicked()", slot)
+        self.ui.adapterComboBox.connect("activated(int)", self.onAdapterChosen)
         self.shortcuts = []
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -112,26 +134,25 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setUpScene()
 
     def cleanup(self):
+        self.exit()
         self.timer.stop()
         self.removeObservers()
+        self.forgetSession()
         self.forgetEngine()
         self.setParameterNode(None)
+        self.trainingBackground.close(timeout=1.0)
         self.background.close(timeout=1.0)
 
     def enter(self):
-        for keys, slot in {
-            "B": self.onDrawBox,
-            "Return": self.onSegmentSlice,
-            "Shift+Return": self.onAccept,
-            "Escape": self.onCancel,
-            "Ctrl+Shift+Z": lambda: self.step("undo"),
-            "Ctrl+Shift+Y": lambda: self.step("redo"),
-        }.items():
+        for keys, name in _KEYS.items():
             shortcut = qt.QShortcut(qt.QKeySequence(keys), slicer.util.mainWindow())
-            shortcut.connect("activated()", slot)
+            shortcut.connect("activated()", getattr(self.ui, name).click)  # which a disabled button ignores
             self.shortcuts.append(shortcut)
 
     def exit(self):
+        self.ui.segmentEditorWidget.setActiveEffect(None)
+        self.ui.segmentEditorWidget.removeViewObservations()
+        self.logic.stopPlacing()
         for shortcut in self.shortcuts:
             shortcut.setParent(None)
         self.shortcuts = []
@@ -160,12 +181,16 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.place = place
         if self.session is not None and not self.session.shows(node.volume, node.segmentation):
             self.forgetSession()
-        self.ui.segmentEditorWidget.setSegmentationNode(self.parameterNode.segmentation)
-        self.ui.segmentEditorWidget.setSourceVolumeNode(self.parameterNode.volume)
+        self.ui.segmentEditorWidget.setSegmentationNode(node.segmentation)
+        self.ui.segmentEditorWidget.setSourceVolumeNode(node.volume)
         self.updateButtons()
 
     def onSceneStartClose(self, *_):
+        self.background.cancel()
         self.forgetSession()
+        self.forgetTraining()
+        if self.engine is not None:
+            self.background.afterwards(self.engine.forget_scans)
         self.setParameterNode(None)
 
     def onSceneEndClose(self, *_):
@@ -173,7 +198,7 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setUpScene(self):
         """What the panel needs of an empty scene."""
-        self.editorNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
+        self.editorNode = self.logic.getEditorNode()
         self.ui.segmentEditorWidget.setMRMLSegmentEditorNode(self.editorNode)
         self.setParameterNode(self.logic.getParameterNode())
 
@@ -183,11 +208,13 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.session = None
 
     def forgetEngine(self):
-        self.forgetSession()
+        """Another one will be used. This one is closed where it works, behind what it does now."""
+        self.background.cancel()
         if self.engine is not None:
-            self.engine.close()
+            self.background.afterwards(self.engine.close)
         self.engine = None
         self.ui.adapterComboBox.clear()
+        self.forgetTraining()
 
     # --- what runs
 
@@ -206,9 +233,20 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             raise PromptError(_("Choose a volume first."))
         if self.session is None or self.session.closed:
             if not node.segmentation:
-                node.segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+                self.madeSegmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+                node.segmentation = self.madeSegmentation
             self.session = Session(node.volume, node.segmentation, self.currentEngine(), self.background)
+        self.session.engine = self.currentEngine()
         return self.session
+
+    def removeUnusedSegmentation(self):
+        """A segmentation that was made for a prompt goes where nothing came of it."""
+        node = self.madeSegmentation
+        if node is None or self.background.state != State.IDLE:
+            return
+        self.madeSegmentation = None
+        if node.GetScene() is not None and node.GetSegmentation().GetNumberOfSegments() == 0:
+            slicer.mrmlScene.RemoveNode(node)
 
     @contextlib.contextmanager
     def errorsShown(self):
@@ -216,17 +254,21 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             yield
         except _EXPECTED as error:
             self.ui.statusLabel.text = str(error)
+        except MemoryError:
+            self.ui.statusLabel.text = _("The memory is full. Close other volumes and programs, and try again.")
         except Exception as error:
             slicer.util.errorDisplay(_("COBOT failed: {error}").format(error=error), detailedText=repr(error))
+        self.removeUnusedSegmentation()
         self.updateButtons()
 
     def start(self, text, work, deliver):
         self.background.start(work, deliver)
-        self.watch(text)
+        self.watch(text, lambda: _("Done."))
 
-    def watch(self, text):
-        """Say what runs, and look after it until it ends."""
+    def watch(self, text, outcome):
+        """Say what runs, and look after it until it ends; then what ``outcome`` says is shown."""
         self.doing = self.ui.statusLabel.text = text
+        self.outcome = outcome
         self.timer.start()
 
     def onTimer(self):
@@ -243,10 +285,11 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if ended and self.ui.statusLabel.text == self.doing:  # what was delivered may have said more
                 self.ui.statusLabel.text = _("Cancelled.") if cancelled else self.outcome()
 
-    def outcome(self):
-        """What became of the last prompt."""
-        if self.session is not None and self.session.object is not None and self.session.object.mask is None:
-            return _("Nothing was found. Draw the box closer around the object, or add points inside.")
+    def segmented(self):
+        """What became of the last prompt. A segment that was made for it is selected."""
+        if not self.session.found:
+            return _("Nothing was found, and nothing was changed. Draw the box closer, or add points inside.")
+        self.editorNode.SetSelectedSegmentID(self.session.object.edit.segment_id)
         return _("Done.")
 
     def updateButtons(self):
@@ -273,8 +316,9 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.acceptButton.enabled = idle and session is not None and session.object is not None
         self.ui.cancelButton.enabled = not idle
         self.ui.progressBar.visible = not idle
-        for button in (self.ui.submitButton, self.ui.trainButton):
-            button.enabled = ready and onServer
+        self.ui.submitButton.enabled = ready and onServer
+        self.ui.trainButton.enabled = ready and onServer and not self.trainingRuns
+        self.ui.stopTrainingButton.enabled = idle and onServer and self.trainingRuns
 
     # --- where it runs
 
@@ -285,11 +329,22 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def showEngine(self, answer):
         text, adapters = answer
-        self.ui.adapterComboBox.clear()
-        for info in adapters:
-            self.ui.adapterComboBox.addItem(info.title, info.id)
-            self.ui.adapterComboBox.setItemData(self.ui.adapterComboBox.count - 1, info.description, qt.Qt.ToolTipRole)
+        self.listAdapters(adapters)
         self.ui.statusLabel.text = text
+        if self.parameterNode.onServer:
+            self.trainingTimer.start()
+
+    def listAdapters(self, adapters):
+        """Show what can segment; the adapter that was chosen stays so."""
+        box = self.ui.adapterComboBox
+        box.clear()
+        for info in adapters:
+            box.addItem(info.title, info.id)
+            box.setItemData(box.count - 1, info.description, qt.Qt.ToolTipRole)
+        box.currentIndex = max(0, box.findData(self.parameterNode.adapter))
+
+    def onAdapterChosen(self, *_):
+        self.parameterNode.adapter = self.ui.adapterComboBox.currentData
 
     def onInstall(self):
         needed = ", ".join(packages.missing())
@@ -315,10 +370,6 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # --- what is drawn
 
     @property
-    def boxNode(self):
-        return self.logic.drawn("vtkMRMLMarkupsROINode", "COBOT box", (1.0, 0.8, 0.0))
-
-    @property
     def positiveNode(self):
         return self.logic.drawn("vtkMRMLMarkupsFiducialNode", "COBOT inside", (0.1, 0.8, 0.2))
 
@@ -328,7 +379,8 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onDrawBox(self):
         self.logic.erase("COBOT box")
-        self.logic.place(self.boxNode, persistent=False)
+        self.parameterNode.box = self.logic.drawn("vtkMRMLMarkupsROINode", "COBOT box", (1.0, 0.8, 0.0))
+        self.logic.place(self.parameterNode.box, persistent=False)
 
     def placePoints(self, node):
         self.logic.place(node, persistent=True)
@@ -337,30 +389,34 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         with self.errorsShown():
             node = self.parameterNode
             self.segment(
-                drawing.box_in_view(self.boxNode, self.logic.view(), node.volume, self.positiveNode, self.negativeNode)
+                drawing.box_in_view(node.box, self.logic.view(), node.volume, self.positiveNode, self.negativeNode)
             )
 
     def onSegmentRegion(self):
         with self.errorsShown():
-            self.segment(drawing.box_in_3d(self.boxNode, self.logic.view(), self.parameterNode.volume))
+            node = self.parameterNode
+            self.segment(drawing.box_in_3d(node.box, self.logic.view(), node.volume))
 
     def onPropagate(self):
         with self.errorsShown():
             self.segment(drawing.propagation(self.currentSession().object))
 
     def segment(self, request):
+        node = self.parameterNode
+        preset = drawing.window_preset(node.volume) if node.useWindow else None
         session = self.currentSession()
-        segmentId = self.editorNode.GetSelectedSegmentID() or session.writer.add_segment(_("Object"))
-        self.editorNode.SetSelectedSegmentID(segmentId)
+        selected = self.editorNode.GetSelectedSegmentID()
+        if not selected or session.writer.node.GetSegmentation().GetSegment(selected) is None:
+            selected = None
         session.segment(
             request.prompt,
-            segmentId,
+            selected,
             self.ui.adapterComboBox.currentData,
-            drawing.window_preset(self.parameterNode.volume) if self.parameterNode.useWindow else None,
+            preset,
             Overwrite(self.editorNode.GetOverwriteMode()),
             request.plane,
         )
-        self.watch(_("Segmenting..."))
+        self.watch(_("Segmenting..."), self.segmented)
 
     # --- steps
 
@@ -385,21 +441,52 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSubmit(self):
         with self.errorsShown():
             session, engine = self.currentSession(), self.currentEngine()
-            scan, labels, imageId = session.scan(), session.labels(), self.parameterNode.volume.GetName()
-            self.start(
-                _("Sending..."),
-                lambda job: engine.submit(scan, imageId, labels, job),
-                lambda _result: setattr(self.ui.statusLabel, "text", _("The label is on the server.")),
-            )
+            scan, labels = session.scan(), session.labels()
+            self.start(_("Sending..."), lambda job: engine.submit(scan, labels, job), self.showSubmitted)
+
+    def showSubmitted(self, imageId):
+        self.ui.statusLabel.text = _('The label is on the server, as that of "{image}".').format(image=imageId)
 
     def onTrain(self):
         with self.errorsShown():
             engine, model = self.currentEngine(), self.ui.adapterComboBox.currentData
-            self.start(
-                _("Starting to train..."),
-                lambda job: engine.train(model, job),
-                lambda _result: setattr(self.ui.statusLabel, "text", _("Training runs on the server; test it later.")),
-            )
+            self.start(_("Starting to train..."), lambda job: engine.train(model, job), self.followTraining)
+
+    def onStopTraining(self):
+        with self.errorsShown():
+            engine = self.currentEngine()
+            self.start(_("Stopping the training..."), engine.stop_training, self.followTraining)
+
+    def followTraining(self, *_result):
+        self.trainingTimer.start()
+
+    def forgetTraining(self):
+        self.trainingTimer.stop()
+        self.trainingBackground.cancel()
+        self.trainingRuns = False
+        self.ui.trainingLabel.text = ""
+
+    def onTrainingTimer(self):
+        """Show what the server said of the training, and ask again."""
+        with self.errorsShown():
+            try:
+                self.trainingBackground.update()
+            except EngineError:
+                self.forgetTraining()
+                raise
+            if self.trainingTimer.active and self.trainingBackground.state == State.IDLE:
+                server = MonaiLabelEngine(self.parameterNode.server)
+                self.trainingBackground.start(lambda job: _asked(server, job), self.showTraining)
+
+    def showTraining(self, answer):
+        training, adapters = answer
+        self.trainingRuns = training is not None and training.runs
+        if training is not None:
+            text = _("Training: {status}. {said}")
+            self.ui.trainingLabel.text = text.format(status=training.status.lower(), said=training.said)
+        if not self.trainingRuns:
+            self.trainingTimer.stop()
+            self.listAdapters(adapters)
 
 
 class COBOTLogic(ScriptedLoadableModuleLogic):
@@ -411,6 +498,15 @@ class COBOTLogic(ScriptedLoadableModuleLogic):
 
     def getParameterNode(self):
         return COBOTParameterNode(super().getParameterNode())
+
+    def getEditorNode(self):
+        """What the embedded Segment Editor is set to; one for a scene, also where scenes are joined."""
+        node = slicer.mrmlScene.GetSingletonNode("COBOT", "vtkMRMLSegmentEditorNode")
+        if node is None:
+            node = slicer.vtkMRMLSegmentEditorNode()
+            node.SetSingletonTag("COBOT")
+            node = slicer.mrmlScene.AddNode(node)
+        return node
 
     def drawn(self, className, name, color):
         """The node that a user draws into; made where the scene has none."""
@@ -434,6 +530,10 @@ class COBOTLogic(ScriptedLoadableModuleLogic):
         slicer.modules.markups.logic().SetActiveListID(node)
         slicer.modules.markups.logic().StartPlaceMode(persistent)
 
+    def stopPlacing(self):
+        """Let clicks in the views do again what they did before ``place``."""
+        slicer.app.applicationLogic().GetInteractionNode().SwitchToViewTransformMode()
+
     def onCursorMoved(self, crosshair, *_):
         """Remember the slice view that the mouse is in: it is over the panel when a button is clicked."""
         self._view = crosshair.GetCursorPositionXYZ([0.0, 0.0, 0.0]) or self._view
@@ -455,6 +555,12 @@ class COBOTLogic(ScriptedLoadableModuleLogic):
         return PyTorchUtils.PyTorchUtilsLogic()
 
 
+def _asked(server, job):
+    """How the training is and, where it has ended, what can segment now."""
+    training = server.training(job)
+    return training, None if training is not None and training.runs else server.adapters(job)
+
+
 def _chosen(path):
     """None for the path of an empty line."""
     return path if path and path != pathlib.Path() else None
@@ -463,8 +569,13 @@ def _chosen(path):
 class COBOTTest(ScriptedLoadableModuleTest):
     """Runs the tests in Testing/Python inside the application."""
 
+    folder = pathlib.Path(__file__).parent / "Testing" / "Python"
+
     def runTest(self):
         import unittest
 
-        folder = pathlib.Path(__file__).parent / "Testing" / "Python"
-        unittest.TextTestRunner().run(unittest.defaultTestLoader.discover(str(folder), "COBOT*Test.py"))
+        if not self.folder.is_dir():  # a module that was built or installed has none; CTest runs them there
+            raise RuntimeError(f"There are no tests in {self.folder}. Run them with CTest, or from the sources.")
+        result = unittest.TextTestRunner().run(unittest.TestLoader().discover(str(self.folder), "COBOT*Test.py"))
+        if not result.wasSuccessful() or result.testsRun == 0:
+            raise AssertionError(f"COBOT: of {result.testsRun} tests, {len(result.failures + result.errors)} failed.")

@@ -25,9 +25,10 @@ class Widget:
     """Any widget of a panel, a timer or a shortcut."""
 
     def __init__(self, *_: Any) -> None:
-        self.__dict__.update(
-            enabled=True, visible=True, text="", slots=[], items=[], range=(0, 0), value=0, active=False
-        )
+        self.__dict__.update(enabled=True, visible=True, text="", range=(0, 0), value=0, active=False, currentIndex=-1)
+        self.slots: list[Any] = []
+        self.items: list[tuple[str, Any]] = []
+        self.called: list[str] = []
 
     @property
     def count(self) -> int:
@@ -35,15 +36,24 @@ class Widget:
 
     @property
     def currentData(self) -> Any:
-        return self.items[0][1] if self.items else None
+        return self.items[self.currentIndex][1] if self.currentIndex >= 0 else None
 
     def connect(self, signal: str, slot: Any) -> None:
         self.slots.append(slot)
 
     def click(self) -> None:
-        assert self.enabled
+        """As Qt's buttons: nothing where it is disabled."""
+        if self.enabled:
+            self.emit()
+
+    def emit(self) -> None:
         for slot in self.slots:
             slot()
+
+    def choose(self, index: int) -> None:
+        """As a user does in a list."""
+        self.currentIndex = index
+        self.emit()
 
     def start(self) -> None:
         self.active = True
@@ -52,10 +62,14 @@ class Widget:
         self.active = False
 
     def clear(self) -> None:
-        self.items = []
+        self.items, self.currentIndex = [], -1
 
     def addItem(self, text: str, data: Any) -> None:
         self.items.append((text, data))
+        self.currentIndex = max(0, self.currentIndex)
+
+    def findData(self, data: Any) -> int:
+        return next((index for index, item in enumerate(self.items) if item[1] == data), -1)
 
     def setItemData(self, *_: Any) -> None:
         pass
@@ -70,6 +84,12 @@ class Widget:
         pass
 
     setParent = setMRMLScene = setSegmentationNode = setSourceVolumeNode = setMRMLSegmentEditorNode = addWidget
+
+    def setActiveEffect(self, effect: Any) -> None:
+        self.called.append(f"setActiveEffect({effect})")
+
+    def removeViewObservations(self) -> None:
+        self.called.append("removeViewObservations()")
 
 
 class Base:
@@ -110,14 +130,19 @@ class Observing:
 
 
 class Parameters:
-    """What ``parameterNodeWrapper`` makes of a class: its fields, and a call for each change."""
+    """What ``parameterNodeWrapper`` makes of a class: its fields, and a call for each change. A node that was removed
+    from the scene is none any more."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
-        self.__dict__.update(fields, methods=[])
+        self.__dict__.update(fields=fields, methods=[])
+
+    def __getattr__(self, name: str) -> Any:
+        value = self.__dict__["fields"][name]
+        return None if hasattr(value, "GetScene") and value.GetScene() is None else value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        assert name in self.__dict__
-        self.__dict__[name] = value
+        assert name in self.fields
+        self.fields[name] = value
         for method in list(self.methods):
             method()
 
@@ -165,6 +190,7 @@ def stood_in(slicer: Any) -> Iterator[ModuleType]:
         "childWidgetVariables": lambda panel: SimpleNamespace(**panel.named),
         "mainWindow": lambda: None,
         "confirmOkCancelDisplay": lambda text: True,
+        "tryWithErrorDisplay": lambda *_, **__: contextlib.nullcontext(),
     }
     before = {name: getattr(slicer.util, name, None) for name in util}
     sys.modules.update(names)

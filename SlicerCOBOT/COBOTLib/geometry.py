@@ -70,13 +70,18 @@ def grid_of(volume_node: Any) -> Grid:
     return Grid(node_to_world(volume_node) @ array_from_matrix(matrix), image.GetDimensions())
 
 
+def is_drawn(roi_node: Any) -> bool:
+    """Whether there is a ROI that is placed."""
+    return roi_node is not None and roi_node.GetNumberOfDefinedControlPoints() > 0 and max(roi_node.GetSize()) > 0
+
+
 def roi_corners(roi_node: Any) -> np.ndarray:
     """The eight corners (8, 3) of a ``vtkMRMLMarkupsROINode`` in the world, its own rotation included.
 
     Raises:
         GeometryError: the ROI is not placed yet.
     """
-    if roi_node.GetNumberOfDefinedControlPoints() == 0 or max(roi_node.GetSize()) <= 0:
+    if not is_drawn(roi_node):
         raise GeometryError(f'The box "{roi_node.GetName()}" is not drawn yet. Click two opposite corners in a view.')
     half = np.array(roi_node.GetSize()) / 2
     return transformed(array_from_matrix(roi_node.GetObjectToWorldMatrix()), corners_of(-half, half))
@@ -104,7 +109,7 @@ def voxels_inside(grid: Grid, corners: np.ndarray) -> VoxelBox:
     high[thin] = low[thin] + 1
     low, high = np.maximum(low, 0), np.minimum(high, grid.dimensions)
     if (low >= high).any():
-        raise GeometryError("The box is outside the volume. Draw it over the volume that is chosen above.")
+        raise GeometryError("What is drawn is outside the volume. Draw it over the volume that is chosen above.")
     return VoxelBox(tuple(low.tolist()), tuple(high.tolist()))
 
 
@@ -146,24 +151,43 @@ def slice_axis(grid: Grid, slice_node: Any) -> int:
     return int(np.abs(normals @ normal).argmax())
 
 
-def slice_voxels(grid: Grid, rectangle: np.ndarray, axis: int) -> VoxelBox | None:
-    """The voxels under a rectangle in a slice view, where one slice of the volume holds the rectangle.
+def flattened(grid: Grid, outline: np.ndarray, slice_node: Any, axis: int) -> Grid | None:
+    """A grid sheared along an axis, in which the plane of a slice view is one slice of the volume.
+
+    A view in standard orientation cuts a tilted scan a little obliquely. What is drawn in it is meant for the one slice
+    that it shows, at every place of the view. Where the view is parallel to the slices, nothing is sheared.
 
     Args:
         grid: of the volume.
-        rectangle: (4, 3) in the world, from `rectangle_in_view`.
+        outline: (N, 3) in the world, on the view's plane: where in the view something is drawn.
+        slice_node: the ``vtkMRMLSliceNode`` of the view.
         axis: from `slice_axis`.
 
     Returns:
-        a box one voxel thick along the axis; None where the view is so oblique that the rectangle leaves the slice.
-
-    Raises:
-        GeometryError: nothing of it is in the volume.
+        the grid; None where the view is so oblique that the outline leaves the slice.
     """
-    depths = grid.to_ijk(rectangle)[:, axis]
+    depths = grid.to_ijk(outline)[:, axis]
     middle = depths.mean()
     if np.abs(depths - middle).max() > 0.5:
         return None
-    level = grid.to_ijk(rectangle)
-    level[:, axis] = middle
-    return voxels_inside(grid, grid.to_ras(level))
+    height = (np.linalg.inv(array_from_matrix(slice_node.GetSliceToRAS())) @ grid.ijk_to_ras)[2]
+    shear = np.eye(4)
+    shear[axis] = height / height[axis]
+    shear[axis, 3] += middle
+    return Grid(grid.ijk_to_ras @ np.linalg.inv(shear), grid.dimensions)
+
+
+def near_view(grid: Grid, points: np.ndarray, slice_node: Any, axis: int) -> np.ndarray:
+    """Those of some points (N, 3) that are at most half a slice from the plane of a view, put onto the plane: (M, 3).
+
+    Args:
+        grid: of the volume.
+        points: (N, 3) in the world.
+        slice_node: the ``vtkMRMLSliceNode`` of the view.
+        axis: from `slice_axis`.
+    """
+    slice_to_world = array_from_matrix(slice_node.GetSliceToRAS())
+    in_view = transformed(np.linalg.inv(slice_to_world), points)
+    voxel = abs((np.linalg.inv(slice_to_world) @ grid.ijk_to_ras)[2, axis])
+    near = in_view[np.abs(in_view[:, 2]) <= voxel / 2]
+    return transformed(slice_to_world, near * [1, 1, 0])

@@ -6,6 +6,7 @@ centre of a voxel has whole indices. World coordinates are RAS in millimetres.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,6 +170,22 @@ class VoxelMask:
         """What of it lies in a box; None where nothing does."""
         inside = self.box.intersection(box)
         return None if inside is None else VoxelMask(inside, self.array[inside.within(self.box)])
+
+    def in_slice(self, axis: int, index: int) -> VoxelMask | None:
+        """What of it lies in a slice along an axis (0, 1, 2 for i, j, k), cropped; None where nothing does."""
+        low, high = list(self.box.low), list(self.box.high)
+        low[axis], high[axis] = max(low[axis], index), min(high[axis], index + 1)
+        if low[axis] >= high[axis]:
+            return None
+        box = VoxelBox(tuple(low), tuple(high))
+        return VoxelMask(box, self.array[box.within(self.box)]).cropped()
+
+    def without_slices(self, axis: int, indices: Collection[int]) -> VoxelMask | None:
+        """What of it lies in other slices along an axis, cropped; None where nothing does."""
+        array = self.array.copy()
+        for index in set(indices) & set(range(self.box.low[axis], self.box.high[axis])):
+            array[(slice(None),) * (2 - axis) + (index - self.box.low[axis],)] = False
+        return VoxelMask(self.box, array).cropped()
 
 
 def resampled(mask: VoxelMask, source: Grid, target: Grid) -> VoxelMask | None:

@@ -7,6 +7,7 @@ the main thread asks for them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -77,6 +78,26 @@ class Job:
             with self._lock:
                 self._stop = None
 
+    def leave_if_cancelled(self, call: Callable[[], Any]) -> Any:
+        """Call something that cannot be stopped, such as connecting; where this job is cancelled meanwhile, it is left
+        alone on a thread of its own.
+
+        Returns:
+            what it returns.
+
+        Raises:
+            Cancelled: if it was asked to stop.
+            Exception: what the call raised.
+        """
+        left, ended = Job(lambda _: call()), threading.Event()
+        threading.Thread(target=lambda: (left.run(), ended.set()), daemon=True).start()
+        with self.stopped_by(ended.set):
+            ended.wait()
+        self.check()
+        if left.error is not None:
+            raise left.error
+        return left.result
+
     def run(self) -> None:
         """Do the work, on the thread that calls."""
         try:
@@ -105,7 +126,7 @@ class Background:
     """
 
     def __init__(self) -> None:
-        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._finished: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._job: Job | None = None
         self._deliver: Callable[[Any], None] | None = None
@@ -138,8 +159,12 @@ class Background:
             stopping = "is being stopped" if self._job.cancelled else "runs"
             raise BusyError(f"The last request still {stopping}. Wait for it, or cancel it.")
         self._job, self._deliver = Job(work), deliver
-        self._waiting.put(self._job)
+        self._waiting.put(functools.partial(self._run, self._job))
         return self._job
+
+    def afterwards(self, work: Callable[[], Any]) -> None:
+        """Have something done on the thread behind what runs, such as closing what it uses. Nobody waits for it."""
+        self._waiting.put(Job(lambda _: work()).run)
 
     def update(self) -> bool:
         """Deliver what is ready. Never waits.
@@ -182,7 +207,10 @@ class Background:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def _run(self, job: Job) -> None:
+        job.run()
+        self._finished.put(job)
+
     def _work(self) -> None:
-        while (job := self._waiting.get()) is not None:
-            job.run()
-            self._finished.put(job)
+        while (work := self._waiting.get()) is not None:
+            work()

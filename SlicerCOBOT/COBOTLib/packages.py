@@ -6,12 +6,16 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+COBOT_VERSION = "0.1.0"
+"""The version of monai-cobot that this module is made for."""
+
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def missing() -> list[str]:
-    """What is not installed, torch first. Nothing is imported."""
-    return [name for name in ("torch", "monai-cobot") if not _is_installed(name)]
+    """What is not installed, or in another version than is needed, torch first. Nothing is imported."""
+    needed = [] if _installed("torch") else ["torch"]
+    return needed if _installed("monai-cobot") == COBOT_VERSION else [*needed, f"monai-cobot {COBOT_VERSION}"]
 
 
 def install(torch_logic: Any, pip_install: Any) -> None:
@@ -32,9 +36,9 @@ def install(torch_logic: Any, pip_install: Any) -> None:
             )
         if torch_logic.installTorch(askConfirmation=True) is None:
             raise RuntimeError('PyTorch was not installed. Install it in the module "PyTorch".')
-    if "monai-cobot" in needed:
+    if _installed("monai-cobot") != COBOT_VERSION:
         # torch is pinned, so that pip keeps the build that the PyTorch extension chose for the computer
-        pip_install([_source(_CHECKOUT), f"torch=={importlib.metadata.version('torch')}"])
+        pip_install([_source(_CHECKOUT), f"torch=={_installed('torch')}"])
 
 
 def _source(checkout: Path) -> str:
@@ -42,12 +46,12 @@ def _source(checkout: Path) -> str:
     file = checkout / "pyproject.toml"
     if file.is_file() and 'name = "monai-cobot"' in file.read_text(encoding="utf-8"):
         return str(checkout)
-    return "monai-cobot"
+    return f"monai-cobot=={COBOT_VERSION}"
 
 
-def _is_installed(name: str) -> bool:
+def _installed(name: str) -> str | None:
+    """The version of a package; None where it is not installed."""
     try:
-        importlib.metadata.version(name)
+        return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return None

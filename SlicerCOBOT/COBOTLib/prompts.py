@@ -88,39 +88,53 @@ class PropagationPrompt:
 Prompt = SlicePrompt | RegionPrompt | PropagationPrompt
 
 
-def points_in(markups_node: Any, grid: Grid) -> tuple[Voxel, ...]:
+def points_in(markups_node: Any, grid: Grid, flat: Grid | None = None) -> tuple[Voxel, ...]:
     """The voxels that the points of a ``vtkMRMLMarkupsFiducialNode`` are in.
 
     Args:
         markups_node: the points; those that are not placed yet are passed over.
         grid: of the scan.
+        flat: from `geometry.flattened`, for points that were placed in a view a little oblique; None for ``grid``.
 
     Raises:
         GeometryError: a point is outside the scan.
     """
-    voxels = _voxels_of(markups_node, grid)
-    for label, voxel in voxels:
-        if not _is_inside(voxel, grid):
+    flat = flat or grid
+    voxels = []
+    for label, place in _placed(markups_node):
+        voxel = _voxel_at(place, flat)
+        if _is_inside(voxel, grid):
+            voxels.append(voxel)
+        elif not _is_inside(_voxel_at(place, grid), grid):
             raise GeometryError(
                 f'The point "{label}" is outside the volume. Remove it, or place it on the volume that is chosen above.'
             )
-    return tuple(voxel for _, voxel in voxels)
+    return tuple(voxels)
 
 
 def points_on_plane(markups_node: Any, plane: Grid) -> tuple[Voxel, ...]:
     """The pixels of a plane's image that points are in; those beside the plane are left out."""
-    return tuple(voxel for _, voxel in _voxels_of(markups_node, plane) if _is_inside(voxel, plane))
+    voxels = (_voxel_at(place, plane) for _, place in _placed(markups_node))
+    return tuple(voxel for voxel in voxels if _is_inside(voxel, plane))
 
 
-def _voxels_of(markups_node: Any, grid: Grid) -> list[tuple[str, Voxel]]:
-    """Label and voxel of each point that is placed, wherever it is."""
-    voxels = []
-    for index in range(markups_node.GetNumberOfControlPoints()):
-        if markups_node.GetNthControlPointPositionStatus(index) == markups_node.PositionDefined:
-            place = grid.to_ijk(np.array([markups_node.GetNthControlPointPositionWorld(index)]))[0]
-            i, j, k = np.floor(place + 0.5).astype(int).tolist()
-            voxels.append((markups_node.GetNthControlPointLabel(index), (i, j, k)))
-    return voxels
+def places(markups_node: Any) -> np.ndarray:
+    """Where points are: (N, 3) in the world, without those that are not placed yet."""
+    return np.array([place for _, place in _placed(markups_node)], dtype=float).reshape(-1, 3)
+
+
+def _placed(markups_node: Any) -> list[tuple[str, tuple[float, float, float]]]:
+    """Label and place in the world of each point that is placed, wherever it is."""
+    return [
+        (markups_node.GetNthControlPointLabel(index), markups_node.GetNthControlPointPositionWorld(index))
+        for index in range(markups_node.GetNumberOfControlPoints())
+        if markups_node.GetNthControlPointPositionStatus(index) == markups_node.PositionDefined
+    ]
+
+
+def _voxel_at(place: Any, grid: Grid) -> Voxel:
+    i, j, k = np.floor(grid.to_ijk(np.array([place]))[0] + 0.5).astype(int).tolist()
+    return i, j, k
 
 
 def _is_inside(voxel: Voxel, grid: Grid) -> bool:

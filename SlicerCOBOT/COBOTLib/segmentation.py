@@ -6,6 +6,8 @@ Segments that do not overlap share one labelmap in Slicer; a segment gets its ow
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -77,6 +79,7 @@ class SegmentWriter:
         if segmentation_node.GetDisplayNode() is None:
             segmentation_node.CreateDefaultDisplayNodes()
         self._volume_node = volume_node
+        self._changed: set[str] | None = None  # segments that `as_one` speaks of at its end
 
     def add_segment(self, name: str) -> str:
         """Add an empty segment.
@@ -85,6 +88,51 @@ class SegmentWriter:
             its id.
         """
         return self._segmentation.AddEmptySegment("", name)
+
+    def restore_segment(self, segment_id: str, segment: Any) -> None:
+        """Add a segment again that was removed while it was empty, under its id, with its name and colour."""
+        if self._segmentation.GetSegment(segment_id) is None:
+            self._segmentation.AddEmptySegment(segment_id, segment.GetName(), segment.GetColor())
+
+    def remove_segment(self, segment_id: str) -> None:
+        """Remove a segment."""
+        self._segmentation.RemoveSegment(segment_id)
+
+    def check(self, segment_id: str | None) -> None:
+        """Whether a mask could be written now, before time is spent on it.
+
+        Args:
+            segment_id: where it would go; None for a new segment.
+
+        Raises:
+            SegmentationError: there is no such segment, or a segment has another grid than the others.
+            GeometryError: the segmentation was put under a transform that is not linear.
+        """
+        if segment_id is not None:
+            self._check(segment_id)
+        self._grid()
+
+    @contextlib.contextmanager
+    def as_one(self) -> Iterator[None]:
+        """Makes several changes one event for who shows the segmentation. Where it has surfaces, those of the segments
+        that changed are made anew at the end."""
+        if self._changed is not None:  # within another
+            yield
+            return
+        self._changed = set()
+        surfaces = self._surfaces()
+        was_modifying = self.node.StartModify()
+        try:
+            yield
+        finally:
+            changed, self._changed = self._changed, None
+            if surfaces:
+                self._make_surfaces({name: surface for name, surface in surfaces.items() if name not in changed})
+            for name in changed:
+                segment = self._segmentation.GetSegment(name)
+                if segment is not None:
+                    segment.Modified()  # slice views draw a changed labelmap only when its segment says so
+            self.node.EndModify(was_modifying)
 
     def write(self, segment_id: str, mask: VoxelMask, overwrite: Overwrite = Overwrite.ALL) -> Edit:
         """Add a mask to a segment; the segment keeps what it had.
@@ -299,29 +347,26 @@ class SegmentWriter:
         offset = volume.offset_in(self._grid())
         return None if offset is None else VoxelBox(offset, tuple(map(int.__add__, offset, volume.dimensions)))
 
-    def _modifying(self, edit: Edit) -> _Modifying:
-        return _Modifying(self.node, (edit.segment_id, *edit.taken))
+    def _surfaces(self) -> dict[str, Any]:
+        """The surface of each segment that has one, as 3D views show it."""
+        surfaces = {
+            name: self._segmentation.GetSegment(name).GetRepresentation(_SURFACE)
+            for name in self._segmentation.GetSegmentIDs()
+        }
+        return {name: surface for name, surface in surfaces.items() if surface is not None}
 
+    def _make_surfaces(self, valid: dict[str, Any]) -> None:
+        """Surfaces of all segments; those that are valid still are put back, for a change takes them all away."""
+        for name, surface in valid.items():
+            self._segmentation.GetSegment(name).AddRepresentation(_SURFACE, surface)
+        self._segmentation.CreateRepresentation(_SURFACE)
 
-class _Modifying:
-    """One event for all that changes in a segmentation; its surface in 3D views is made anew where it has one."""
-
-    def __init__(self, node: Any, segment_ids: tuple[str, ...]) -> None:
-        self._node = node
-        self._segment_ids = segment_ids
-
-    def __enter__(self) -> None:
-        self._had_surface = self._node.GetSegmentation().ContainsRepresentation(_SURFACE)
-        self._was_modifying = self._node.StartModify()
-
-    def __exit__(self, *_: object) -> None:
-        if self._had_surface:
-            self._node.GetSegmentation().CreateRepresentation(_SURFACE)
-        for name in self._segment_ids:
-            segment = self._node.GetSegmentation().GetSegment(name)
-            if segment is not None:
-                segment.Modified()  # slice views draw a changed labelmap only when its segment says so
-        self._node.EndModify(self._was_modifying)
+    @contextlib.contextmanager
+    def _modifying(self, edit: Edit) -> Iterator[None]:
+        with self.as_one():
+            assert self._changed is not None
+            self._changed |= {edit.segment_id, *edit.taken}
+            yield
 
 
 def _matrix_of(image: Any) -> np.ndarray:

@@ -6,7 +6,8 @@ Everything here is called on the main thread; results come into the scene when `
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .geometry import grid_of
 from .grid import Grid, VoxelBox, VoxelMask
 from .jobs import Background, Job, State
 from .plane import cut_plane, paint_plane
-from .prompts import Prompt, SlicePrompt
+from .prompts import Prompt, PropagationPrompt, SlicePrompt
 from .segmentation import Edit, Overwrite, SegmentationError, SegmentWriter
 
 
@@ -33,31 +34,42 @@ class SegmentedObject:
         mask: all that was found for the object, in the grid of the volume.
         edit: what its mask changed in the segmentation.
         plane: the plane that the prompt is on; None for slices of the volume.
+        slices: axis and index of each slice of the volume that was prompted -> its last prompt.
     """
 
     prompt: Prompt
-    mask: VoxelMask | None
+    mask: VoxelMask
     edit: Edit
     plane: Grid | None = None
+    slices: Mapping[tuple[int, int], SlicePrompt] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class _Step:
+    """
+    Attributes:
+        before: the object at hand before it.
+        after: and after it.
+        made: the ``vtkSegment`` that was added for it; None where the segment was there.
+    """
+
     before: SegmentedObject | None
-    after: SegmentedObject | None
+    after: SegmentedObject
+    made: Any = None
 
 
 class Session:
     """Segments objects in one volume, into one segmentation.
 
-    A prompt for the object at hand replaces what earlier ones found in the same slice; a 3D prompt replaces all of it.
-    What the user erased from the object by hand stays erased. ``accept`` ends the object, and the next prompt begins
-    another. Where the volume or the segmentation is removed from the scene, the session closes.
+    A prompt for the object at hand replaces what earlier ones found in the same slice; propagation replaces all but the
+    slices that it starts from; a 3D box, and a box in an oblique view, replace all of it. A prompt that finds nothing
+    changes nothing. What the user erased from the object by hand stays erased. ``accept`` ends the object, and the next
+    prompt begins another. Where the volume or the segmentation is removed from the scene, the session closes.
 
     Args:
         volume_node: what is segmented.
         segmentation_node: where masks go.
-        engine: what segments.
+        engine: what segments; may be exchanged.
         background: where the engine is called.
 
     Raises:
@@ -67,6 +79,8 @@ class Session:
     def __init__(self, volume_node: Any, segmentation_node: Any, engine: Engine, background: Background) -> None:
         self.writer = SegmentWriter(segmentation_node, volume_node)
         self.engine = engine
+        self.found = False
+        """Whether the last prompt found something."""
         self._volume_node = volume_node
         self._background = background
         self._job: Job | None = None
@@ -94,25 +108,26 @@ class Session:
 
     @property
     def object(self) -> SegmentedObject | None:
-        """The object at hand, as it is after the last prompt, undo or redo; None before its first prompt."""
-        return self._object
+        """The object at hand, as it is after the last prompt, undo or redo; None before its first prompt, and where its
+        segment was removed."""
+        return self._object if self._object is not None and self._has(self._object.edit.segment_id) else None
 
     @property
     def can_undo(self) -> bool:
         """Whether there is a step to take back."""
-        return bool(self._undo)
+        return any(map(self._can_be_undone, self._undo))
 
     @property
     def can_redo(self) -> bool:
         """Whether there is a step to do again."""
-        return bool(self._redo)
+        return bool(self._redo) and self._can_be_redone(self._redo[-1])
 
     # --- what a user does
 
     def segment(
         self,
         prompt: Prompt,
-        segment_id: str,
+        segment_id: str | None,
         adapter: str,
         preset: str | None = None,
         overwrite: Overwrite = Overwrite.ALL,
@@ -122,7 +137,7 @@ class Session:
 
         Args:
             prompt: in voxels of the volume, or of ``plane``.
-            segment_id: where the mask goes.
+            segment_id: where the mask goes; None for a new segment, which is added when there is a mask.
             adapter: id of one of the engine's adapters.
             preset: intensity preset; None for the adapter's own.
             overwrite: what happens to other segments.
@@ -130,34 +145,66 @@ class Session:
 
         Raises:
             SessionError: something runs, or the session is closed.
+            SegmentationError, GeometryError: masks cannot be written into the segmentation as it is now.
         """
         self._check_idle()
+        self.writer.check(segment_id)
         scan = self.scan() if plane is None else self._plane_scan(plane)
 
         def deliver(mask: VoxelMask | None) -> None:
             if mask is not None and plane is not None:
                 mask = paint_plane(mask, plane, scan_grid)
-            self._put(prompt, mask, segment_id, overwrite, plane)
+            self.found = mask is not None
+            if mask is not None:
+                self._put(prompt, mask, segment_id, overwrite, plane)
 
         scan_grid = grid_of(self._volume_node)
-        self._job = self._background.start(lambda job: self.engine.segment(scan, prompt, adapter, preset, job), deliver)
+        engine = self.engine
+        self._job = self._background.start(lambda job: engine.segment(scan, prompt, adapter, preset, job), deliver)
 
     def undo(self) -> bool:
-        """Take the last step back; False where there is none.
+        """Take the last step back; False where there is none. Steps in segments that were removed are passed over.
 
         Raises:
             SessionError: something runs, or the session is closed.
-            SegmentationError: the segment was removed.
+            SegmentationError, GeometryError: the segmentation cannot be written as it is now; says what to do.
         """
-        return self._walk(self._undo, self._redo, backwards=True)
+        self._check_idle()
+        self._undo = [step for step in self._undo if self._can_be_undone(step)]
+        if not self._undo:
+            return False
+        step = self._undo[-1]
+        self.writer.check(step.after.edit.segment_id)
+        with self.writer.as_one():
+            self.writer.undo(step.after.edit)
+            if step.before is not None:
+                self.writer.redo(step.before.edit)
+        if step.made is not None and self.writer.read(step.after.edit.segment_id) is None:
+            self.writer.remove_segment(step.after.edit.segment_id)
+        self._object = step.before
+        self._redo.append(self._undo.pop())
+        return True
 
     def redo(self) -> bool:
-        """Do a step again that was taken back; False where there is none.
+        """Do a step again that was taken back; False where there is none, or its segment was removed.
 
         Raises:
-            SessionError, SegmentationError: as ``undo``.
+            SessionError, SegmentationError, GeometryError: as ``undo``.
         """
-        return self._walk(self._redo, self._undo, backwards=False)
+        self._check_idle()
+        if not self.can_redo:
+            return False
+        step = self._redo[-1]
+        if step.made is not None:
+            self.writer.restore_segment(step.after.edit.segment_id, step.made)
+        self.writer.check(step.after.edit.segment_id)
+        with self.writer.as_one():
+            if step.before is not None:
+                self.writer.undo(step.before.edit)
+            self.writer.redo(step.after.edit)
+        self._object = step.after
+        self._undo.append(self._redo.pop())
+        return True
 
     def accept(self) -> None:
         """The object is done: the next prompt begins another one.
@@ -182,11 +229,16 @@ class Session:
         """All segments that are not empty, as an engine keeps them: name -> mask in the grid of the volume.
 
         Raises:
-            SegmentationError: nothing is segmented yet.
+            SegmentationError: nothing is segmented yet, or two segments have the same name.
         """
         segmentation = self.writer.node.GetSegmentation()
-        masks = {name: self.writer.read(name) for name in segmentation.GetSegmentIDs()}
-        found = {segmentation.GetSegment(name).GetName(): mask for name, mask in masks.items() if mask is not None}
+        found: dict[str, VoxelMask] = {}
+        for segment_id in segmentation.GetSegmentIDs():
+            mask, name = self.writer.read(segment_id), segmentation.GetSegment(segment_id).GetName()
+            if mask is not None and name in found:
+                raise SegmentationError(f'Two segments are called "{name}". Give each a name of its own.')
+            if mask is not None:
+                found[name] = mask
         if not found:
             raise SegmentationError("Nothing is segmented yet. Segment an object first.")
         return found
@@ -194,59 +246,79 @@ class Session:
     # --- steps
 
     def _put(
-        self, prompt: Prompt, mask: VoxelMask | None, segment_id: str, overwrite: Overwrite, plane: Grid | None
+        self, prompt: Prompt, mask: VoxelMask, segment_id: str | None, overwrite: Overwrite, plane: Grid | None
     ) -> None:
         """Put a mask into the object at hand, as one step."""
-        before = self._object
+        before = self.object
         if before is not None and before.edit.segment_id != segment_id:
             before = None  # another segment was chosen: another object
-        kept = None if before is None else self._kept(before, prompt, plane)
-        whole = _united(kept, mask)
-        if before is not None:
-            self.writer.undo(before.edit)
+        slices: dict[tuple[int, int], SlicePrompt] = {}
+        whole: VoxelMask | None = mask
+        if before is not None and plane is None and isinstance(prompt, SlicePrompt | PropagationPrompt):
+            whole = self._joined(before, prompt, mask)
+            slices.update(before.slices)
+        if plane is None and isinstance(prompt, SlicePrompt):
+            slices[prompt.axis, prompt.index] = prompt
+        assert whole is not None
+        made = None
+        if segment_id is None:
+            segment_id = self.writer.add_segment("Object")
+            made = self.writer.node.GetSegmentation().GetSegment(segment_id)
         try:
-            edit = Edit(segment_id, None) if whole is None else self.writer.write(segment_id, whole, overwrite)
-        except SegmentationError:
-            if before is not None:
-                self.writer.redo(before.edit)
+            edit = self._rewritten(before, segment_id, whole, overwrite)
+        except Exception:
+            if made is not None:
+                self.writer.remove_segment(segment_id)
             raise
-        after = SegmentedObject(prompt, whole, edit, plane)
-        self._undo.append(_Step(before, after))
+        after = SegmentedObject(prompt, whole, edit, plane, slices)
+        self._undo.append(_Step(before, after, made))
         self._redo.clear()
         self._object = after
 
-    def _kept(self, item: SegmentedObject, prompt: Prompt, plane: Grid | None) -> VoxelMask | None:
-        """What stays of an object when a prompt comes: other slices, less what was erased by hand."""
-        if item.mask is None or plane is not None or not isinstance(prompt, SlicePrompt):
-            return None
-        now = self.writer.read(item.edit.segment_id)
-        if now is None:
-            return None
-        kept = np.zeros(item.mask.box.shape, dtype=bool)
-        common = now.box.intersection(item.mask.box)
-        if common is None:
-            return None
-        kept[common.within(item.mask.box)] = (
-            now.array[common.within(now.box)] & item.mask.array[common.within(item.mask.box)]
-        )
-        axis = prompt.axis
-        if item.mask.box.low[axis] <= prompt.index < item.mask.box.high[axis]:
-            kept[(slice(None),) * (2 - axis) + (prompt.index - item.mask.box.low[axis],)] = False
-        return VoxelMask(item.mask.box, kept).cropped()
+    def _rewritten(
+        self, before: SegmentedObject | None, segment_id: str, whole: VoxelMask, overwrite: Overwrite
+    ) -> Edit:
+        """What writing a mask instead of the one before changes; the one before is put back where that fails."""
+        if before is None:
+            return self.writer.write(segment_id, whole, overwrite)
+        with self.writer.as_one():
+            self.writer.undo(before.edit)
+            try:
+                return self.writer.write(segment_id, whole, overwrite)
+            except Exception:
+                self.writer.redo(before.edit)
+                raise
 
-    def _walk(self, source: list[_Step], target: list[_Step], backwards: bool) -> bool:
-        self._check_idle()
-        if not source:
-            return False
-        step = source[-1]
-        leaving, entering = (step.after, step.before) if backwards else (step.before, step.after)
-        if leaving is not None:
-            self.writer.undo(leaving.edit)
-        if entering is not None:
-            self.writer.redo(entering.edit)
-        self._object = entering
-        target.append(source.pop())
-        return True
+    def _joined(
+        self, before: SegmentedObject, prompt: SlicePrompt | PropagationPrompt, mask: VoxelMask
+    ) -> VoxelMask | None:
+        """The mask of an object with what a prompt found: in the slice of the prompt, or, of a propagation, in all but
+        the slices that it starts from. What was erased by hand stays erased."""
+        now = self.writer.read(before.edit.segment_id)
+        common = None if now is None else now.box.intersection(before.mask.box)
+        if now is None or common is None:
+            return mask
+        left = now.array[common.within(now.box)] & before.mask.array[common.within(before.mask.box)]
+        kept: VoxelMask | None = VoxelMask(common, left)
+        new: VoxelMask | None = mask
+        axis, along = prompt.axis, range(common.low[prompt.axis], common.high[prompt.axis])
+        if isinstance(prompt, SlicePrompt):
+            kept = kept.without_slices(axis, [prompt.index])
+        else:
+            starts = {box.low[axis] for box in prompt.boxes}
+            kept = kept.without_slices(axis, set(along) - starts)
+            if kept is not None:
+                new = mask.without_slices(axis, [index for index in starts if kept.in_slice(axis, index) is not None])
+        return _united(kept, new)
+
+    def _has(self, segment_id: str) -> bool:
+        return self.writer.node.GetSegmentation().GetSegment(segment_id) is not None
+
+    def _can_be_undone(self, step: _Step) -> bool:
+        return self._has(step.after.edit.segment_id)
+
+    def _can_be_redone(self, step: _Step) -> bool:
+        return step.made is not None or self._has(step.after.edit.segment_id)
 
     # --- the scene
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -104,7 +105,7 @@ def _received(weights: WeightsFile, job: Job, timeout: float) -> Iterator[bytes]
     # urllib, because it knows the computer's proxy
     try:
         with (
-            urllib.request.urlopen(weights.url, timeout=timeout) as response,
+            job.leave_if_cancelled(lambda: urllib.request.urlopen(weights.url, timeout=timeout)) as response,
             job.stopped_by(lambda: _shut(response)),
         ):
             while piece := response.read1(_PIECE):
@@ -120,8 +121,10 @@ def _received(weights: WeightsFile, job: Job, timeout: float) -> Iterator[bytes]
 
 def _shut(response: Any) -> None:
     """End whatever waits for the connection, on any thread."""
-    connection = socket.socket(fileno=response.fileno())
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    finally:
-        connection.detach()  # it is the response's to close
+    # it may have come to its end just now, or the other side closed it
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        connection = socket.socket(fileno=response.fileno())
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        finally:
+            connection.detach()  # it is the response's to close

@@ -25,6 +25,7 @@ class LabelServer(ThreadingHTTPServer):
         self.params = []
         self.training = None
         self.behaviour = "good"
+        self.cobot = {"version": "0.1.0", "prompts": 1}
         self.crop_answers = False
         self.reached, self.go_on = threading.Event(), threading.Event()
 
@@ -93,12 +94,17 @@ class _Handler(BaseHTTPRequestHandler):
                     "bright one_slices": {"type": "deepgrow", "in_slices_of": "bright one"},
                     "liver": {"type": "segmentation", "description": "takes no prompt"},
                 }
-                return self.json({"name": "Test", "version": "0.8", "models": models})
+                if server.training == "DONE":
+                    models["trained"] = {"type": "deepgrow", "description": "What was just trained"}
+                cobot = {} if server.cobot is None else {"cobot": server.cobot}
+                return self.json({"name": "Test", "version": "0.8", "models": models, **cobot})
             case ("PUT", "session"):
                 server.sessions[f"s{len(server.sessions)}"] = form["files"]
                 return self.json({"session_id": f"s{len(server.sessions) - 1}", "session_info": {}})
             case ("GET", "session", session):
                 return self.json({}, 200 if session in server.sessions else 404)
+            case ("DELETE", "session", session):
+                return self.json({}, 404 if server.sessions.pop(session, None) is None else 200)
             case ("POST", "infer", model):
                 if model != "bright one":
                     return self.json({"detail": f"There is no model '{model}' available"}, 422)
@@ -110,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
                     server.go_on.wait(60)
                     return None
                 return self.infer(server.sessions[query["session_id"]], server.params[-1])
+            case ("GET", "datastore", "image", "info") if server.behaviour == "broken datastore":
+                return self.json({"detail": "the disk is full"}, 500)
             case ("GET", "datastore", "image", "info"):
                 return self.json({"path": "x"} if query["image"] in server.images else {})
             case ("PUT", "datastore", "image"):
@@ -126,9 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
             case ("GET", "train"):
                 if server.training is None:
                     return self.json({"detail": "No Train Tasks Found"}, 404)
-                return self.json({"id": "1", "status": server.training})
+                return self.json({"id": "1", "status": server.training, "details": ["epoch 1/8", "epoch 2/8"]})
             case ("DELETE", "train"):
-                server.training = "DONE"
+                server.training = "STOPPED"
                 return self.json({})
         return self.json({"detail": "Not Found"}, 404)
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from COBOTLib import packages
 from COBOTLib.drawing import box_in_3d, box_in_view, propagation, window_preset
-from COBOTLib.geometry import GeometryError
-from COBOTLib.grid import VoxelBox, VoxelMask
+from COBOTLib.grid import Grid, VoxelBox, VoxelMask
 from COBOTLib.prompts import PromptError, PropagationPrompt, RegionPrompt, SlicePrompt
 from COBOTLib.segmentation import Edit
 from COBOTLib.session import SegmentedObject
@@ -56,22 +55,63 @@ def test_a_3d_box_is_segmented_along_the_axis_that_the_view_shows(volume, add_ro
     assert request.prompt == RegionPrompt(1, VoxelBox((15, 18, 17), (26, 23, 24)))
 
 
-def test_a_box_that_is_not_drawn_yet_is_an_error(mrml, volume, add_view, points):
-    roi = mrml.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Box")
-    with pytest.raises(GeometryError, match="not drawn yet"):
-        box_in_view(roi, add_view((0, 0, 12)), volume, points(), points())
+def test_points_in_a_view_a_little_oblique_belong_to_the_slice_that_it_shows(volume, add_roi, add_view, points):
+    tilted = rotation((1, 0, 0), 1.5)
+    view = add_view((20, 20, 5.4), tilted[:, 0], tilted[:, 1])
+    on_view = [(np.array([20, 20, 5.4]) + tilted @ [0, height, 0]) for height in (-16, 0, 16)]
+    assert [round(point[2]) for point in on_view] == [5, 5, 6]
+    other = on_view[2] + (0, 0, 1)  # placed in the view of the next slice
+    roi = add_roi((20, 20, 5.4), (30, 34, 4), tilted)
+    request = box_in_view(roi, view, volume, points(*on_view, other), points(on_view[2] + (4, 0, 0)))
+    assert request.plane is None
+    assert request.prompt.index == 5
+    assert request.prompt.positive == ((20, 4, 5), (20, 20, 5), (20, 36, 5))
+    assert request.prompt.negative == ((24, 36, 5),)
+    alone = box_in_view(None, view, volume, points(*on_view, other), points())
+    assert alone.prompt == SlicePrompt(2, 5, positive=((20, 4, 5), (20, 20, 5), (20, 36, 5)))
 
 
-def test_propagation_starts_from_the_box_or_where_there_is_none_from_the_mask():
-    box = VoxelBox((3, 4, 7), (9, 9, 8))
-    mask = VoxelMask(VoxelBox((4, 5, 6), (8, 8, 9)), np.ones((3, 3, 4), bool))
-    drawn = SegmentedObject(SlicePrompt(2, 7, box), mask, Edit("a", mask))
-    assert propagation(drawn, 5).prompt == PropagationPrompt(2, (box,), 5)
-    clicked = SegmentedObject(SlicePrompt(2, 7, positive=((5, 6, 7),)), mask, Edit("a", mask))
-    assert propagation(clicked).prompt == PropagationPrompt(2, (VoxelBox((4, 5, 7), (8, 8, 8)),))
-    for nothing in (None, SegmentedObject(SlicePrompt(2, 7, box), None, Edit("a", None))):
+def test_points_alone_are_a_prompt_for_the_slice_or_the_plane_that_the_view_shows(mrml, volume, add_view, points):
+    roi = mrml.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "not drawn yet")
+    inside = points((18, 19, 12), (18, 19, 30))
+    request = box_in_view(roi, add_view((0, 0, 12.2)), volume, inside, points((2, 2, 12)))
+    assert request.prompt == SlicePrompt(2, 12, positive=((18, 19, 12),), negative=((2, 2, 12),))
+    directions = rotation((1, 0, 0), 30)
+    view = add_view((20, 20, 20), directions[:, 0], directions[:, 1])
+    far = [np.array([20, 20, 20]) + directions @ [0, height, 0] for height in (0, 10)]
+    request = box_in_view(None, view, volume, points(*far), points())
+    assert request.plane is not None
+    assert len(request.prompt.positive) == 2
+    assert request.prompt.box is None
+
+
+def test_where_nothing_is_drawn_that_is_said_with_what_to_do(volume, add_view, points):
+    with pytest.raises(PromptError, match="Nothing is drawn yet"):
+        box_in_view(None, add_view((0, 0, 12)), volume, points((18, 19, 30)), points((2, 2, 12)))
+    with pytest.raises(PromptError, match="or choose an ROI"):
+        box_in_3d(None, add_view((0, 0, 12)), volume)
+
+
+def test_propagation_starts_from_every_slice_that_was_prompted():
+    """From the box that was drawn; where points were placed, from the box of the mask."""
+    box, mask = VoxelBox((3, 4, 7), (9, 9, 8)), VoxelMask(VoxelBox((4, 5, 6), (8, 8, 9)), np.ones((3, 3, 4), bool))
+    drawn = SlicePrompt(2, 7, box)
+    clicked = SlicePrompt(2, 8, positive=((5, 6, 8),))
+    corrected = SlicePrompt(2, 6, VoxelBox((0, 0, 6), (9, 9, 7)), negative=((1, 1, 6),))
+    nothing_there = SlicePrompt(2, 11, VoxelBox((3, 4, 11), (9, 9, 12)))
+    across = SlicePrompt(0, 5, positive=((5, 5, 5),))
+
+    def item(*prompts, **options):
+        slices = {(prompt.axis, prompt.index): prompt for prompt in prompts}
+        return SegmentedObject(prompts[-1], mask, Edit("a", mask), slices=slices, **options)
+
+    assert propagation(item(drawn), 5).prompt == PropagationPrompt(2, (box,), 5)
+    of_masks = [VoxelBox((4, 5, k), (8, 8, k + 1)) for k in (6, 8)]
+    everything = item(across, nothing_there, clicked, corrected, drawn)
+    assert propagation(everything).prompt == PropagationPrompt(2, (of_masks[0], box, of_masks[1]))
+    for useless in (None, item(nothing_there), item(drawn, plane=Grid(np.eye(4), (9, 9, 1)))):
         with pytest.raises(PromptError, match="Draw a box"):
-            propagation(nothing)
+            propagation(useless)
 
 
 def test_the_window_of_the_volume_is_a_preset_that_the_network_knows(volume):
@@ -96,12 +136,11 @@ class TorchLogic:
 
 def test_only_what_is_missing_is_installed_and_torch_by_its_extension(monkeypatch, repository):
     asked = []
-    monkeypatch.setattr(packages, "_is_installed", lambda name: name == "torch")
+    there = {"torch": "2.6.0"}
+    monkeypatch.setattr(packages, "_installed", there.get)
     packages.install(None, asked.append)
-    assert len(asked) == 1
-    assert asked[0][0] == str(repository)
-    assert asked[0][1].startswith("torch==")
-    monkeypatch.setattr(packages, "_is_installed", lambda name: False)
+    assert asked == [[str(repository), "torch==2.6.0"]]
+    there.clear()
     with pytest.raises(RuntimeError, match="Extensions Manager"):
         packages.install(None, asked.append)
     with pytest.raises(RuntimeError, match="PyTorch was not installed"):
@@ -110,6 +149,22 @@ def test_only_what_is_missing_is_installed_and_torch_by_its_extension(monkeypatc
 
 
 def test_a_module_outside_a_checkout_installs_the_published_package(tmp_path):
-    assert packages._source(tmp_path) == "monai-cobot"
+    published = f"monai-cobot=={packages.COBOT_VERSION}"
+    assert packages._source(tmp_path) == published
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\n', encoding="utf-8")
-    assert packages._source(tmp_path) == "monai-cobot"
+    assert packages._source(tmp_path) == published
+
+
+def test_a_package_of_another_version_is_installed_anew(monkeypatch):
+    there = {"torch": "2.6.0", "monai-cobot": packages.COBOT_VERSION}
+    monkeypatch.setattr(packages, "_installed", there.get)
+    assert packages.missing() == []
+    there["monai-cobot"] = "0.0.9"
+    assert packages.missing() == [f"monai-cobot {packages.COBOT_VERSION}"]
+    asked = []
+    packages.install(None, asked.append)
+    assert asked[0][1] == "torch==2.6.0"
+
+
+def test_the_module_asks_for_the_version_of_the_package_beside_it(repository):
+    assert f'version = "{packages.COBOT_VERSION}"' in (repository / "pyproject.toml").read_text(encoding="utf-8")

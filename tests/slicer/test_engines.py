@@ -1,5 +1,7 @@
 """One contract for all engines, and what a server can do wrong."""
 
+import re
+import socket
 import threading
 import time
 
@@ -8,7 +10,7 @@ import pytest
 from COBOTLib.engines.base import EngineError, Scan
 from COBOTLib.engines.http import Server
 from COBOTLib.engines.in_process import InProcessEngine
-from COBOTLib.engines.monai_label import MonaiLabelEngine
+from COBOTLib.engines.monai_label import MonaiLabelEngine, Training
 from COBOTLib.grid import Grid, VoxelBox, VoxelMask
 from COBOTLib.jobs import Cancelled, Job
 from COBOTLib.prompts import PropagationPrompt, RegionPrompt, SlicePrompt
@@ -232,7 +234,7 @@ def test_only_models_that_take_prompts_are_listed_and_each_once(remote):
     ("behaviour", "message"),
     [
         ("vanish", "ended the connection"),
-        ("page", "not a MONAI Label server of version 0.8: its answer holds no JSON"),
+        ("page", "not a MONAI Label server with COBOT's app: its answer holds no JSON"),
         ("other json", 'its answer holds no "models"'),
         ("cut", "ended the connection"),
         ("error", "HTTP 500: Internal Server Error"),
@@ -303,7 +305,9 @@ def test_cancelling_ends_the_wait_for_a_slow_server_at_once(remote, server, one_
     assert raised
 
 
-@pytest.mark.parametrize("address", ["", "127.0.0.1:8000", "ftp://host", "http://", "http://host:port"])
+@pytest.mark.parametrize(
+    "address", ["http://" + 64 * "a" + ".org", "", "127.0.0.1:8000", "ftp://host", "http://", "http://host:port"]
+)
 def test_what_is_no_address_is_refused(address):
     with pytest.raises(EngineError, match=r"Write it as http://127\.0\.0\.1:8000"):
         MonaiLabelEngine(address)
@@ -313,10 +317,11 @@ def test_corrected_segments_become_a_label_on_the_server_with_the_scan_where_it_
     first = VoxelBox((1, 2, 3), (5, 6, 7))
     second = VoxelBox((4, 5, 6), (9, 9, 9))
     labels = {name: VoxelMask(box, np.ones(box.shape, bool)) for name, box in (("liver", first), ("lesion", second))}
-    for _ in range(2):
-        remote.submit(scan, 'patient "1"', labels, job())
+    image_id, again = (remote.submit(scan, labels, job()) for _ in range(2))
+    assert again == image_id
+    assert image_id.startswith("CT_")
     assert server.requests.count(("PUT", "/datastore/image")) == 1
-    tag, file, params = server.labels['patient "1"']
+    tag, file, params = server.labels[image_id]
     assert tag == "final"
     assert params == {"label_info": [{"name": "liver", "idx": 1}, {"name": "lesion", "idx": 2}]}
     label_map, grid = read(file)
@@ -327,11 +332,121 @@ def test_corrected_segments_become_a_label_on_the_server_with_the_scan_where_it_
     assert (label_map == expected).all()
 
 
+def test_scans_of_two_patients_with_one_name_are_two_images(remote, server, one_scan):
+    box = VoxelBox((1, 2, 3), (5, 6, 7))
+    labels = {"liver": VoxelMask(box, np.ones(box.shape, bool))}
+    other = Scan("2", one_scan.name, one_scan.array + 1, one_scan.grid)
+    elsewhere = Scan("3", one_scan.name, one_scan.array, Grid(SPACES["sagittal"], SHAPE[::-1]))
+    names = {remote.submit(scan, labels, job()) for scan in (one_scan, other, elsewhere)}
+    assert len(names) == 3
+    assert server.images.keys() == server.labels.keys() == names
+    image, _ = read(server.images[remote.submit(other, labels, job())])
+    assert (image == other.array).all()
+
+
+@pytest.mark.parametrize("name", ["../../etc", ".hidden", "1: CT / arterial?", "", "Schädel"])
+def test_a_volume_of_any_name_gets_an_image_id_that_is_the_name_of_a_file(remote, server, one_scan, name):
+    box = VoxelBox((1, 2, 3), (5, 6, 7))
+    scan = Scan("1", name, one_scan.array, one_scan.grid)
+    image_id = remote.submit(scan, {"liver": VoxelMask(box, np.ones(box.shape, bool))}, job())
+    assert re.fullmatch(r"[\w -]+", image_id)
+    assert image_id in server.labels
+
+
+def test_a_datastore_that_fails_gets_no_scan_twice(remote, server, one_scan):
+    server.behaviour = "broken datastore"
+    box = VoxelBox((1, 2, 3), (5, 6, 7))
+    with pytest.raises(EngineError, match="the disk is full"):
+        remote.submit(one_scan, {"liver": VoxelMask(box, np.ones(box.shape, bool))}, job())
+    assert not server.images
+    assert not server.labels
+
+
+@pytest.mark.parametrize(
+    ("cobot", "message"),
+    [
+        (None, 'app "Test" of MONAI Label.*cobot serve --studies'),
+        ("0.1", "cobot serve --studies"),
+        (
+            {"version": "0.0.9", "prompts": 0},
+            r"monai_cobot 0\.0\.9 on .* is older than this module.*pip install --upgrade",
+        ),
+        ({"version": "9.0", "prompts": 2}, r"This module is older than monai_cobot 9\.0.*Extensions Manager"),
+    ],
+    ids=["foreign", "nonsense", "older", "newer"],
+)
+def test_a_server_that_understands_other_prompts_is_refused_with_what_to_update(remote, server, cobot, message):
+    server.cobot = cobot
+    for ask in (remote.test, remote.adapters):
+        with pytest.raises(EngineError, match=message):
+            ask(job())
+
+
+def test_scans_are_deleted_on_the_server_when_they_are_forgotten_also_where_it_is_gone(remote, server, one_scan):
+    remote.segment(one_scan, PROMPT, "bright one", None, job())
+    assert server.sessions
+    remote.forget_scans()
+    assert not server.sessions
+    assert remote.segment(one_scan, PROMPT, "bright one", None, job()).array.any()
+    server.shutdown()
+    server.server_close()
+    remote.close()
+
+
+def test_what_is_sent_is_told_as_progress_and_stops_between_two_pieces(remote, server):
+    noise = np.random.default_rng(0).integers(-30000, 30000, (40, 200, 200), np.int16)
+    scan = Scan("large", "CT", noise, Grid(SPACES["axial"], noise.shape[::-1]))
+    seen = []
+
+    class Stopping(Job):
+        def report(self, done, total):
+            seen.append((done, total))
+            if done > 0:
+                self.cancel()
+            super().report(done, total)
+
+    with pytest.raises(Cancelled):
+        remote.segment(scan, PROMPT, "bright one", None, Stopping(None))
+    (zero, total), (done, _) = seen
+    assert zero == 0
+    assert 0 < done < total
+    assert total > 1_000_000
+    assert not server.sessions
+
+
+def test_cancelling_ends_the_wait_for_a_connection_at_once(one_scan):
+    with socket.socket() as full:  # takes no connection: what waits for one waits
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        waiting_already = []
+        for _ in range(4):
+            waiting_already.append(socket.socket())
+            waiting_already[-1].setblocking(False)
+            waiting_already[-1].connect_ex(address)
+        waiting = job()
+        threading.Timer(0.2, waiting.cancel).start()
+        begun = time.monotonic()
+        with pytest.raises(Cancelled):
+            Server(f"http://127.0.0.1:{address[1]}", timeout=60).request("GET", "/info/", waiting)
+        assert time.monotonic() - begun < 30
+        for other in waiting_already:
+            other.close()
+
+
+def test_https_to_a_server_without_it_is_not_called_a_matter_of_trust(server):
+    address = server.address.replace("http:", "https:")
+    with pytest.raises(EngineError, match=r"write the address with http://"):
+        Server(address).request("GET", "/info/", job())
+
+
 def test_a_training_is_started_watched_and_stopped(remote, server):
     assert remote.training(job()) is None
     remote.train("bright one", job())
-    assert remote.training(job()) == "RUNNING"
+    assert remote.training(job()) == Training("RUNNING", "epoch 2/8")
+    assert remote.training(job()).runs
     with pytest.raises(EngineError, match="trains already"):
         remote.train("bright one", job())
     remote.stop_training(job())
-    assert remote.training(job()) == "DONE"
+    assert remote.training(job()).status == "STOPPED"
+    assert not remote.training(job()).runs

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from COBOTLib.geometry import (
     GeometryError,
+    flattened,
     grid_of,
     rectangle_in_view,
     roi_corners,
     roi_voxels,
     slice_axis,
-    slice_voxels,
+    voxels_inside,
 )
 from COBOTLib.grid import VoxelBox
 from spaces import OBLIQUE, SPACES, rotation, space
@@ -116,6 +117,12 @@ def test_a_volume_without_an_image_and_one_under_a_warp_are_refused(mrml, add_vo
         grid_of(warped)
 
 
+def slice_voxels(grid, rectangle, view):
+    """The voxels of the one slice that a rectangle in a view is meant for."""
+    flat = flattened(grid, rectangle, view, slice_axis(grid, view))
+    return None if flat is None else voxels_inside(flat, rectangle)
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_box_drawn_in_a_view_along_any_axis_has_the_voxels_of_that_slice(volume, add_roi, add_view, ijk_to_ras, axis):
     grid = grid_of(volume)
@@ -129,14 +136,15 @@ def test_a_box_drawn_in_a_view_along_any_axis_has_the_voxels_of_that_slice(volum
     rectangle = rectangle_in_view(add_roi(*center_and_size(ijk_to_ras, low, high)), view)
     assert slice_axis(grid, view) == axis
     low[axis], high[axis] = 4, 5
-    assert slice_voxels(grid, rectangle, axis) == VoxelBox(tuple(low), tuple(high))
+    assert slice_voxels(grid, rectangle, view) == VoxelBox(tuple(low), tuple(high))
 
 
 def test_a_slice_offset_in_millimetres_is_not_taken_for_an_index(add_volume, add_roi, add_view):
     ijk_to_ras = space(np.diag([-1.0, -1.0, 1.0]), (1, 1, 5), (50, 50, -15))
     grid = grid_of(add_volume(np.zeros((100, 20, 20), np.int16), ijk_to_ras))
-    rectangle = rectangle_in_view(add_roi((45, 45, 260), (4, 4, 4)), add_view((0, 0, 260)))
-    assert slice_voxels(grid, rectangle, 2) == VoxelBox((3, 3, 55), (8, 8, 56))
+    view = add_view((0, 0, 260))
+    rectangle = rectangle_in_view(add_roi((45, 45, 260), (4, 4, 4)), view)
+    assert slice_voxels(grid, rectangle, view) == VoxelBox((3, 3, 55), (8, 8, 56))
 
 
 def test_a_view_so_oblique_that_the_box_leaves_its_slice_is_told_apart(add_volume, add_roi, add_view):
@@ -146,8 +154,8 @@ def test_a_view_so_oblique_that_the_box_leaves_its_slice_is_told_apart(add_volum
     small = rectangle_in_view(add_roi((20, 20, 20), (7, 7, 7), tilted), view)
     large = rectangle_in_view(add_roi((20, 20, 20), (36, 36, 36), tilted), view)
     assert slice_axis(grid, view) == 2
-    assert slice_voxels(grid, small, 2) == VoxelBox((17, 17, 20), (24, 24, 21))
-    assert slice_voxels(grid, large, 2) is None
+    assert slice_voxels(grid, small, view) == VoxelBox((17, 17, 20), (24, 24, 21))
+    assert slice_voxels(grid, large, view) is None
 
 
 def test_the_rectangle_of_a_turned_box_is_its_outline_on_the_view(add_roi, add_view):

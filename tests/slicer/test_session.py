@@ -2,9 +2,10 @@ import time
 
 import numpy as np
 import pytest
+from COBOTLib.drawing import propagation
 from COBOTLib.engines.base import EngineError
 from COBOTLib.geometry import GeometryError, grid_of, rectangle_in_view, voxels_inside
-from COBOTLib.grid import VoxelBox
+from COBOTLib.grid import VoxelBox, VoxelMask
 from COBOTLib.jobs import Background, State
 from COBOTLib.plane import plane_grid
 from COBOTLib.prompts import PromptError, PropagationPrompt, RegionPrompt, SlicePrompt, points_in, slice_prompt
@@ -109,6 +110,147 @@ def test_a_3d_prompt_replaces_the_whole_object(run, image):
     expected[box.slices] = (image > 100)[box.slices]
     assert (run(RegionPrompt(2, box)) == expected).all()
     assert (run(PropagationPrompt(2, (BOX,))) == only_slice(image, 5)).all()
+
+
+def test_propagation_keeps_the_slices_that_it_starts_from_as_they_were_corrected(session, run, image):
+    run(SlicePrompt(2, 5, BOX, negative=((8, 7, 5),)))
+    run(SlicePrompt(2, 8, VoxelBox((2, 3, 8), (14, 12, 9))))
+    run(SlicePrompt(2, 4, VoxelBox((2, 3, 4), (7, 12, 5)), negative=((5, 6, 4),)))
+    corrected = whole(session, session.object.edit.segment_id)
+    request = propagation(session.object)
+    assert [box.low[2] for box in request.prompt.boxes] == [4, 5, 8]
+    found = run(request.prompt)
+    for kept in (4, 5, 8):
+        assert (found[kept] == corrected[kept]).all()
+    for new in (6, 7):
+        assert found[new].any()
+    after = run(SlicePrompt(2, 6, VoxelBox((2, 3, 6), (14, 12, 7)), negative=((8, 7, 6),)))
+    assert [box.low[2] for box in propagation(session.object).prompt.boxes] == [4, 5, 6, 8]
+    assert (after[5] == corrected[5]).all()
+    session.undo()
+    session.undo()
+    assert (whole(session, session.object.edit.segment_id) == corrected).all()
+
+
+def test_a_prompt_that_finds_nothing_changes_nothing_and_is_said(session, segment, run, background):
+    before = run(SlicePrompt(2, 5, BOX))
+    assert session.found
+    item = session.object
+    assert (run(SlicePrompt(2, 5, VoxelBox((0, 0, 5), (2, 2, 6)))) == before).all()
+    assert not session.found
+    assert session.object is item
+    session.segment(SlicePrompt(2, 0, VoxelBox((0, 0, 0), (2, 2, 1))), None, "bright")
+    finish(background)
+    assert tuple(session.writer.node.GetSegmentation().GetSegmentIDs()) == (segment,)
+
+
+def test_a_new_segment_is_made_for_a_mask_alone_and_goes_with_its_undo(session, background, engine):
+    segments = session.writer.node.GetSegmentation()
+    session.segment(SlicePrompt(2, 5, BOX), None, "bright")
+    assert segments.GetNumberOfSegments() == 0
+    background.cancel()
+    finish(background)
+    session.segment(SlicePrompt(2, 5, BOX), None, "dark")
+    with pytest.raises(EngineError):
+        finish(background)
+    assert segments.GetNumberOfSegments() == 0
+    session.segment(SlicePrompt(2, 5, BOX), None, "bright")
+    finish(background)
+    segment = session.object.edit.segment_id
+    segments.GetSegment(segment).SetName("kidney")
+    found = whole(session, segment)
+    session.segment(SlicePrompt(2, 6, VoxelBox((2, 3, 6), (14, 12, 7))), segment, "bright")
+    finish(background)
+    both = whole(session, segment)
+    assert session.undo()
+    assert session.undo()
+    assert segments.GetNumberOfSegments() == 0
+    assert session.redo()
+    assert segments.GetSegment(segment).GetName() == "kidney"
+    assert (whole(session, segment) == found).all()
+    assert session.redo()
+    assert (whole(session, segment) == both).all()
+
+
+def test_undo_leaves_a_new_segment_in_which_the_user_painted(session, background):
+    session.segment(SlicePrompt(2, 5, BOX), None, "bright")
+    finish(background)
+    segment = session.object.edit.segment_id
+    by_hand = VoxelBox((0, 0, 0), (2, 2, 2))
+    session.writer.write(segment, VoxelMask(by_hand, np.ones(by_hand.shape, bool)))
+    session.undo()
+    assert session.writer.read(segment).box == by_hand
+    session.redo()
+    assert whole(session, segment).sum() > 8
+
+
+def test_steps_in_a_segment_that_was_removed_do_not_bar_the_older_ones(session, segment, run, background):
+    run(SlicePrompt(2, 5, BOX))
+    other = session.writer.add_segment("spleen")
+    session.segment(SlicePrompt(2, 6, VoxelBox((2, 3, 6), (14, 12, 7))), other, "bright")
+    finish(background)
+    session.writer.node.GetSegmentation().RemoveSegment(other)
+    assert session.object is None
+    assert session.can_undo
+    assert session.undo()
+    assert not whole(session, segment).any()
+    assert not session.can_undo
+    session.redo()
+    session.writer.node.GetSegmentation().RemoveSegment(segment)
+    assert not session.can_undo
+    assert not session.undo()
+
+
+@pytest.mark.parametrize("at", ["before", "meanwhile", "undo"])
+def test_a_segmentation_that_was_put_under_a_warp_keeps_its_mask(mrml, session, segment, run, background, at):
+    before = run(SlicePrompt(2, 5, BOX))
+    warp = mrml.mrmlScene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Breathing")
+    prompt = RegionPrompt(2, VoxelBox((0, 0, 0), (16, 14, 12)))
+    if at == "meanwhile":
+        session.segment(prompt, segment, "bright")
+    session.writer.node.SetAndObserveTransformNodeID(warp.GetID())
+    change = {
+        "before": lambda: session.segment(prompt, segment, "bright"),
+        "meanwhile": lambda: finish(background),
+        "undo": session.undo,
+    }[at]
+    with pytest.raises(GeometryError, match="Breathing"):
+        change()
+    assert background.state is State.IDLE
+    session.writer.node.SetAndObserveTransformNodeID(None)
+    assert (whole(session, segment) == before).all()
+    assert session.undo()
+    assert not whole(session, segment).any()
+
+
+def test_segments_of_the_same_name_are_not_sent_as_one(session, segment, run):
+    run(SlicePrompt(2, 5, BOX))
+    assert session.labels().keys() == {"liver"}
+    empty = session.writer.add_segment("liver")
+    assert session.labels().keys() == {"liver"}
+    session.writer.write(empty, VoxelMask(VoxelBox((0, 0, 0), (1, 1, 1)), np.ones((1, 1, 1), bool)))
+    with pytest.raises(SegmentationError, match='Two segments are called "liver"'):
+        session.labels()
+
+
+def test_a_correction_makes_the_surface_in_3d_views_anew_once_and_leaves_those_of_other_segments(
+    session, segment, run, monkeypatch
+):
+    run(SlicePrompt(2, 5, BOX))
+    segmentation = session.writer.node.GetSegmentation()
+    spleen = session.writer.add_segment("spleen")
+    box = VoxelBox((0, 0, 0), (3, 3, 3))
+    session.writer.write(spleen, VoxelMask(box, np.ones(box.shape, bool)))
+    session.writer.node.CreateClosedSurfaceRepresentation()
+    before = {name: segmentation.GetSegment(name).GetRepresentation("Closed surface") for name in (segment, spleen)}
+    made, make = [], session.writer._make_surfaces
+    monkeypatch.setattr(session.writer, "_make_surfaces", lambda valid: (made.append(set(valid)), make(valid)))
+    run(SlicePrompt(2, 5, BOX, negative=((8, 7, 5),)))
+    assert made == [{spleen}]
+    after = {name: segmentation.GetSegment(name).GetRepresentation("Closed surface") for name in (segment, spleen)}
+    assert after[spleen] is before[spleen]
+    assert after[segment].GetNumberOfPoints() > 0
+    assert after[segment] is not before[segment]
 
 
 def test_undo_and_redo_walk_through_prompts_also_of_objects_that_were_accepted(session, segment, run):
@@ -239,7 +381,8 @@ def test_the_engine_reads_a_copy_that_stays_the_same_until_the_volume_changes(mr
     mrml.util.arrayFromVolume(volume)[:] = 0
     assert (engine.scans[0].array == image).all()
     mrml.util.arrayFromVolumeModified(volume)
-    assert not run(SlicePrompt(2, 5, BOX)).any()
+    run(SlicePrompt(2, 5, BOX))
+    assert not engine.scans[2].array.any()
     assert engine.scans[2].key != engine.scans[0].key
 
 

@@ -89,5 +89,9 @@ class Engine(ABC):
             EngineError, Cancelled: as ``test``.
         """
 
-    def close(self) -> None:  # noqa: B027 - not every engine has something to close
-        """Give back what it holds. Called when no job runs."""
+    def forget_scans(self) -> None:  # noqa: B027 - not every engine keeps some
+        """Give back what it holds of scans, here and elsewhere. Never fails."""
+
+    def close(self) -> None:
+        """Give back what it holds; it may be used again and is opened then. Never fails."""
+        self.forget_scans()

@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -16,6 +17,8 @@ from urllib.parse import urlsplit
 
 from ..jobs import Cancelled, Job
 from .base import EngineError
+
+_PIECE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Server:
         parts = urlsplit(address.strip())
         try:
             port = parts.port
+            (parts.hostname or "").encode("idna")  # as it is looked up: no part of a name is longer than 63 letters
         except ValueError:
             port = -1
         if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
@@ -108,13 +112,14 @@ class Server:
         """
         connection = self._connection()
         try:
-            connection.connect()
+            job.leave_if_cancelled(connection.connect)
             connection.sock.settimeout(timeout or self._timeout)
             with job.stopped_by(lambda: _shut(connection)):
-                connection.request(method, self._path + path, body, {"Content-Type": content_type} if body else {})
+                headers = {"Content-Type": str(content_type), "Content-Length": str(len(body))} if body else {}
+                connection.request(method, self._path + path, _pieces(body, job) if body else None, headers)
                 response = connection.getresponse()
                 return Reply(response.status, response.getheader("Content-Type", ""), response.read())
-        except ssl.SSLError as error:
+        except ssl.SSLCertVerificationError as error:
             raise EngineError(f"{self.address} could not be trusted ({error}). Ask who runs the server.") from error
         except (OSError, http.client.HTTPException) as error:
             if job.cancelled:
@@ -135,12 +140,25 @@ class Server:
             )
         if isinstance(error, socket.gaierror):
             return EngineError(f"There is no computer {self._host}. Correct the server's address.")
+        if isinstance(error, ssl.SSLError):
+            return EngineError(
+                f"No connection over https to {self.address} ({error}). Try again, or write the address with http:// "
+                "if the server does not use https."
+            )
         if isinstance(error, TimeoutError):
             return EngineError(f"{self.address} does not answer. It may be busy: try again, or look at its log.")
         return EngineError(
             f"{self.address} ended the connection ({error or type(error).__name__}). Look at the server's log, and "
             "start it again if it is not running."
         )
+
+
+def _pieces(body: bytes, job: Job) -> Iterator[bytes]:
+    """What is sent, piece by piece; the job is told how much of it."""
+    for start in range(0, len(body), _PIECE):
+        job.report(start, len(body))
+        yield body[start : start + _PIECE]
+    job.report(0, 0)  # how long the answer takes is not known
 
 
 def _shut(connection: http.client.HTTPConnection) -> None:

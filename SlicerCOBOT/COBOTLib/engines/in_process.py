@@ -10,6 +10,7 @@ import numpy as np
 
 from ..grid import VoxelBox, VoxelMask
 from ..jobs import Cancelled, Job
+from ..packages import missing
 from ..prompts import Prompt, PropagationPrompt, RegionPrompt, SlicePrompt, Voxel
 from .base import AdapterInfo, Engine, EngineError, Scan
 
@@ -37,7 +38,7 @@ class InProcessEngine(Engine):
         self._device = device
         self._sams: Any = None
         self._cache: Any = None
-        self._sessions: OrderedDict[tuple[str, str | None], Any] = OrderedDict()
+        self._sessions: OrderedDict[str, tuple[str | None, Any]] = OrderedDict()  # scan key -> preset, session
 
     def test(self, job: Job) -> str:
         self._open(job)
@@ -85,8 +86,8 @@ class InProcessEngine(Engine):
             found = session.crop(1)
         except inferers.Cancelled:
             raise Cancelled from None
-        except (ValueError, OSError, RuntimeError) as error:
-            raise EngineError(str(error)) from error
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            raise EngineError(_explained(error)) from error
         finally:
             if 1 in session.objects:
                 session.remove(1)
@@ -95,10 +96,15 @@ class InProcessEngine(Engine):
         region, array = found  # (I, J, K)
         return VoxelMask(VoxelBox(region.low, region.high), np.ascontiguousarray(array.transpose(2, 1, 0)))
 
-    def close(self) -> None:
-        for session in self._sessions.values():
+    def forget_scans(self) -> None:
+        for _, session in self._sessions.values():
             session.close()
         self._sessions.clear()
+        if self._cache is not None:
+            self._cache.clear()
+
+    def close(self) -> None:
+        super().close()
         self._sams = self._cache = None
 
     def _open(self, job: Job) -> None:
@@ -111,6 +117,9 @@ class InProcessEngine(Engine):
         except ImportError as error:
             raise EngineError(
                 f'Python packages are missing ({error}). Click "Install packages" in the section "Setup".'
+                if missing()
+                else f"Python packages are damaged ({error}). Restart Slicer; if that does not help, type "
+                'slicer.util.pip_uninstall("monai-cobot") into its Python console, and install them again.'
             ) from error
         job.check()
         try:
@@ -130,8 +139,9 @@ class InProcessEngine(Engine):
                 f"This adapter needs the weights of SAM's {error.args[0]}. Choose their file under "
                 '"SAM weights" in the section "Setup"; "Get ViT-B" downloads those of vit_b.'
             ) from error
-        except (ValueError, OSError, RuntimeError) as error:
-            raise EngineError(f"{'SAM' if bare else 'The adapter'} could not be loaded: {error}") from error
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            what = "SAM" if bare else "The adapter"
+            raise EngineError(f"{what} could not be loaded: {_explained(error)}") from error
 
     def _session(self, scan: Scan, adapter: str, preset: str | None, job: Job) -> Any:
         """The session of a scan, with its embeddings, using an adapter from now on."""
@@ -140,19 +150,23 @@ class InProcessEngine(Engine):
 
         self._open(job)
         model = self._model(adapter, job)
-        key = (scan.key, preset)
-        if key in self._sessions:
-            self._sessions.move_to_end(key)
-            self._sessions[key].use(model)
-        else:
-            try:
+        job.check()
+        before, session = self._sessions.pop(scan.key, (None, None))
+        try:
+            if session is None:
                 volume = volume_from_array(scan.array.transpose(2, 1, 0), scan.grid.ijk_to_ras, scan.name)
-                self._sessions[key] = VolumeSession(volume, model, preset, self._cache)
-            except ValueError as error:
-                raise EngineError(f'"{scan.name}" cannot be segmented: {error}') from error
+                session = VolumeSession(volume, model, preset, self._cache, keep_undo=False)
+            elif before != preset:
+                session.close()
+                session = VolumeSession(session.volume, model, preset, self._cache, keep_undo=False)
+            else:
+                session.use(model)
+        except (ValueError, MemoryError) as error:
+            raise EngineError(f'"{scan.name}" cannot be segmented: {_explained(error)}') from error
+        self._sessions[scan.key] = preset, session
         while len(self._sessions) > _SESSIONS:
-            self._sessions.popitem(last=False)[1].close()
-        return self._sessions[key]
+            self._sessions.popitem(last=False)[1][1].close()
+        return session
 
     def _run(self, session: Any, prompt: Prompt, token: Any, job: Job) -> None:
         axis = _slice_axis(prompt.axis, session)
@@ -170,6 +184,17 @@ class InProcessEngine(Engine):
             boxes = dict(_on_slice(box, axis, session) for box in prompt.boxes)
             limits = None if prompt.reach is None else _limits(boxes, prompt)
             session.propagate(axis, boxes, limits=limits, cancel=token, progress=job.report)
+
+
+def _explained(error: Exception) -> str:
+    """What went wrong, in a sentence, and what to do where memory was short: of PyTorch's errors, the first line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, MemoryError) or "out of memory" in lines[0] or "allocate memory" in str(error):
+        return (
+            f"The memory is full ({lines[0]}). Close other volumes and programs, choose an adapter of a smaller SAM, "
+            "or run on a server."
+        )
+    return str(error)
 
 
 def _limits(boxes: dict[int, Any], prompt: PropagationPrompt) -> range:

@@ -23,7 +23,11 @@ nothing was found. ``monai_cobot.label.prompts`` is the other side.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import re
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -36,10 +40,30 @@ from .base import AdapterInfo, Engine, EngineError, Scan
 from .http import Reply, Server, multipart
 from .images import mask_from_file, to_file
 
+# What this module says of prompts (the table above); a server that understands something else has another number.
+_PROTOCOL = 1
 # The kinds of MONAI Label's models that take a box or points.
 _PROMPTED = ("annotation", "deepedit", "deepgrow")
 _MINUTES = 60.0
 _SCANS = 8
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a training on the server is.
+
+    Attributes:
+        status: ``"SUBMITTED"``, ``"RUNNING"``, ``"STOPPED"``, ``"DONE"`` or ``"ERROR"``.
+        said: the last line that it wrote.
+    """
+
+    status: str
+    said: str = ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it goes on."""
+        return self.status in ("SUBMITTED", "RUNNING")
 
 
 class MonaiLabelEngine(Engine):
@@ -61,7 +85,9 @@ class MonaiLabelEngine(Engine):
     def test(self, job: Job) -> str:
         info = self._info(job)
         models = self._prompted(info)
-        return f'"{info.get("name", "MONAI Label")}" {info.get("version", "")} with {len(models)} models for prompts.'
+        return (
+            f"monai_cobot {info['cobot']['version']} on {self._server.address} with {len(models)} models for prompts."
+        )
 
     def adapters(self, job: Job) -> list[AdapterInfo]:
         return [
@@ -91,26 +117,36 @@ class MonaiLabelEngine(Engine):
         except (ValueError, KeyError) as error:
             raise self._nonsense(f"no label map ({error})") from error
 
+    def forget_scans(self) -> None:
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            with contextlib.suppress(EngineError):  # the server forgets them by itself too, after some time
+                self._server.request("DELETE", f"/session/{quote(session)}", Job(lambda _: None))
+
     # --- labels and training
 
-    def submit(self, scan: Scan, image_id: str, labels: dict[str, VoxelMask], job: Job) -> None:
-        """Keep the final label of a scan on the server, and the scan where the server has none of this id.
+    def submit(self, scan: Scan, labels: dict[str, VoxelMask], job: Job) -> str:
+        """Keep the final label of a scan on the server, and the scan where the server does not have it.
 
         Args:
             scan: the image.
-            image_id: what the server calls it.
             labels: name of each structure -> its mask in the grid of the scan; a later one overwrites an earlier one.
             job: stops this.
+
+        Returns:
+            what the server calls the scan: its name, and a digest of its content, for scans of several patients may
+            have the same name.
 
         Raises:
             EngineError, Cancelled: as ``test``; the server has kept nothing, or the scan alone.
         """
+        image_id = _image_id(scan)
         label_map = np.zeros(scan.array.shape, dtype=np.uint8 if len(labels) < 256 else np.uint16)
         for value, mask in enumerate(labels.values(), start=1):
             label_map[mask.box.slices][mask.array] = value
         image = quote(image_id, safe="")
         known = self._server.request("GET", f"/datastore/image/info?image={image}", job)
-        if known.status != 200 or not known.body.strip() or known.body.strip() in (b"{}", b"null"):
+        if known.status == 404 or self._checked(known, "the datastore").body.strip() in (b"", b"{}", b"null"):
             body, content_type = multipart({"params": "{}"}, {"file": ("image.nii.gz", self._file(scan))})
             self._checked(
                 self._server.request("PUT", f"/datastore/image?image={image}", job, body, content_type, _MINUTES),
@@ -125,21 +161,27 @@ class MonaiLabelEngine(Engine):
             self._server.request("PUT", f"/datastore/label?image={image}&tag=final", job, body, content_type, _MINUTES),
             "the datastore",
         )
+        return image_id
 
-    def train(self, model: str, job: Job) -> None:
+    def train(self, model: str, job: Job, options: dict[str, Any] | None = None) -> None:
         """Start to train a model from the labels on the server. It goes on when Slicer is closed.
+
+        Args:
+            model: id of one of ``adapters``; of a SAM without an adapter, a new adapter is trained.
+            job: stops waiting for the server.
+            options: of the training, such as ``epochs``; None for the server's own.
 
         Raises:
             EngineError, Cancelled: as ``test``; also if a training runs.
         """
-        reply = self._server.request("POST", f"/train/{quote(model, safe='')}", job, b"{}", "application/json")
+        body = json.dumps(options or {}).encode()
+        reply = self._server.request("POST", f"/train/{quote(model, safe='')}", job, body, "application/json")
         if reply.status == 429:
             raise EngineError("The server trains already. Wait until it has ended, or stop it.")
         self._checked(reply, f'training "{model}"')
 
-    def training(self, job: Job) -> str | None:
-        """How the last training is: ``"SUBMITTED"``, ``"RUNNING"``, ``"STOPPED"``, ``"DONE"``, ``"ERROR"``; None before
-        the first.
+    def training(self, job: Job) -> Training | None:
+        """How the last training is; None before the first.
 
         Raises:
             EngineError, Cancelled: as ``test``.
@@ -147,11 +189,12 @@ class MonaiLabelEngine(Engine):
         reply = self._server.request("GET", "/train/", job)
         if reply.status == 404:
             return None
-        status = self._json(self._checked(reply, "training"), "status")
-        return str(status["status"])
+        task = self._json(self._checked(reply, "training"), "status")
+        details = task.get("details")
+        return Training(str(task["status"]), str(details[-1]) if isinstance(details, list) and details else "")
 
     def stop_training(self, job: Job) -> None:
-        """Stop the training on the server; the last adapter stays.
+        """Stop the training on the server; the adapter stays as it was before.
 
         Raises:
             EngineError, Cancelled: as ``test``.
@@ -168,6 +211,7 @@ class MonaiLabelEngine(Engine):
 
     def _prompted(self, info: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """The models that take prompts, without those that are another of them for slices alone."""
+        self._check_protocol(info)
         models = info["models"]
         if not isinstance(models, dict) or not all(isinstance(model, dict) for model in models.values()):
             raise self._nonsense("no list of models")
@@ -182,6 +226,25 @@ class MonaiLabelEngine(Engine):
                 "serve --studies FOLDER"
             )
         return found
+
+    def _check_protocol(self, info: dict[str, Any]) -> None:
+        """Whether the server understands what it would be asked."""
+        cobot, here = info.get("cobot"), self._server.address
+        if not isinstance(cobot, dict) or not isinstance(cobot.get("prompts"), int) or "version" not in cobot:
+            raise EngineError(
+                f'{here} runs the app "{info.get("name", "without a name")}" of MONAI Label, which does not know the '
+                "prompts that are drawn here. Start COBOT's own app: cobot serve --studies FOLDER"
+            )
+        if cobot["prompts"] < _PROTOCOL:
+            raise EngineError(
+                f"monai_cobot {cobot['version']} on {here} is older than this module. Update it there: pip install "
+                "--upgrade monai-cobot"
+            )
+        if cobot["prompts"] > _PROTOCOL:
+            raise EngineError(
+                f"This module is older than monai_cobot {cobot['version']} on {here}. Update the extension COBOT in "
+                "the Extensions Manager, or the folder that it was installed from."
+            )
 
     def _infer(self, scan: Scan, params: dict[str, Any], adapter: str, job: Job) -> Reply:
         """Asks about a scan, whether it was sent before or not."""
@@ -223,7 +286,7 @@ class MonaiLabelEngine(Engine):
             detail = reply.json()["detail"]
         except (ValueError, KeyError, TypeError):
             detail = reply.body[:200].decode(errors="replace").strip()
-        advice = "Look at the server's log." if reply.status >= 500 else "Check its address and version."
+        advice = "Look at the server's log." if reply.status >= 500 else "Check the address."
         if reply.status == 404 and not detail:
             detail = "not found"
         raise EngineError(f"{self._server.address} refused {what} (HTTP {reply.status}: {detail}). {advice}")
@@ -240,9 +303,17 @@ class MonaiLabelEngine(Engine):
 
     def _nonsense(self, what: str) -> EngineError:
         return EngineError(
-            f"{self._server.address} is not a MONAI Label server of version 0.8: its answer holds {what}. Check the "
-            "address and the version."
+            f"{self._server.address} is not a MONAI Label server with COBOT's app: its answer holds {what}. Check the "
+            "address."
         )
+
+
+def _image_id(scan: Scan) -> str:
+    """A name that only this content has, and that is one of a file."""
+    digest = hashlib.sha256(np.ascontiguousarray(scan.array))
+    digest.update(str((scan.array.shape, scan.array.dtype.str, np.round(scan.grid.ijk_to_ras, 4).tolist())).encode())
+    name = re.sub(r"[^\w -]+", "_", scan.name).strip(" _")[:60]
+    return f"{name or 'scan'}_{digest.hexdigest()[:16]}"
 
 
 def _params(prompt: Prompt) -> dict[str, Any]:

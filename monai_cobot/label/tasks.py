@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import tempfile
 import threading
@@ -38,6 +39,8 @@ from monai_cobot.label.volumes import OpenVolumes, identity
 from monai_cobot.peft import AdapterConfig
 
 __all__ = ["CANCEL", "FOLDER", "AdapterInference", "AdapterTraining", "UncertaintyStrategy", "load_model"]
+
+logger = logging.getLogger(__name__)
 
 CANCEL: ContextVar[CancelToken | None] = ContextVar("cancel", default=None)
 """Stops the work for this request, where its client is gone."""
@@ -399,6 +402,7 @@ class UncertaintyStrategy(Strategy):
                         self._known[key] = image_uncertainty(session, cancel=cancel)
                 found[image] = self._known[key]
             except Cancelled:
+                logger.info("Choosing what to label next ends at %s, for its client is gone.", image)
                 raise HTTPException(499, "The client is gone.") from None
             except (ValueError, OSError):  # an image that cannot be read is not one to label
                 continue

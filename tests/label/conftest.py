@@ -81,8 +81,8 @@ def save_ball_adapter() -> Callable[..., Path]:
 
 
 def save_blind_adapter(folder: Path) -> None:
-    """Saves an adapter that sees nothing in any image, and takes long for each: vit_mini at 1024 pixels."""
-    sam = build_sam("vit_mini", image_size=1024)
+    """Saves an adapter that sees nothing in any image, and takes long for each: vit_mini at 512 pixels."""
+    sam = build_sam("vit_mini", image_size=512)
     adapter = adapt(sam, "lora", decoder="full")
     with torch.no_grad():
         # a mask is the product of these two: 5 everywhere, and less than 0 everywhere

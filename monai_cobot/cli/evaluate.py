@@ -92,7 +92,7 @@ def _masks_in(folder: Path) -> dict[str, Path]:
 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder.")
-    found = {}
+    found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         name = without_ending(path.name)
         if name == path.name or name.startswith("."):

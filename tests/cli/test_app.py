@@ -6,6 +6,7 @@ import time
 import pytest
 
 from monai_cobot import __version__
+from monai_cobot.data import generate_phantom
 
 
 @pytest.mark.parametrize(
@@ -41,28 +42,33 @@ def test_training_wants_the_bundle(cobot, tmp_path):
     assert "name its folder" in ended.err
 
 
-TRAIN = [sys.executable, "-m", "monai_cobot", "train", "--image_size", "64", "--epochs", "1", "--max_cases", "6"]
+@pytest.fixture
+def train(repository, tmp_path):
+    """The command line of a training on four tiny cases."""
+    data = generate_phantom(tmp_path / "phantom", num_cases=4, size=(48, 36, 12))
+    command = [sys.executable, "-m", "monai_cobot", "train", "--bundle", repository / "bundles" / "cobot_sam"]
+    command += ["--dataset-dir", data, "--image_size", 64, "--min_foreground", 20, "--slices_per_epoch", 8]
+    return [*map(str, command), "--output-dir", str(tmp_path / "run")]
 
 
-def test_training_is_the_bundles_with_its_options_and_exit_code(repository, tmp_path):
-    options = ["--method", "bitfit", "--no-orchestrate", "-o", str(tmp_path / "run"), "--slices_per_epoch", "8"]
-    bundle = ["--bundle", str(repository / "bundles" / "cobot_sam")]
-    ended = subprocess.run(
-        [*TRAIN, *options, *bundle], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False
-    )
+def test_training_is_the_bundles_with_its_options_and_exit_code(train, tmp_path):
+    options = ["--method", "bitfit", "--no-orchestrate", "--epochs", "1"]
+    ended = subprocess.run([*train, *options], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert ended.returncode == 0, ended.stderr
     assert '"method": "bitfit"' in (tmp_path / "run" / "best" / "adapter_config.json").read_text(encoding="utf-8")
-    ended = subprocess.run([*TRAIN, *bundle, "--epoch", "2"], cwd=tmp_path, capture_output=True, encoding="utf-8")
+    ended = subprocess.run([*train, "--epoch", "2"], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert ended.returncode == 1
     assert "did you mean --epochs" in ended.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another matter there")
-def test_a_training_that_is_stopped_reports_before_it_ends(repository, tmp_path):
-    options = ["--epochs", "1000", "-o", str(tmp_path / "run"), "--slices_per_epoch", "4"]
-    command = [*TRAIN, *options, "--bundle", str(repository / "bundles" / "cobot_sam")]
+def test_a_training_that_is_stopped_reports_before_it_ends(train, tmp_path):
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
+        [*train, "--epochs", "1000"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        encoding="utf-8",
     )
     end = time.monotonic() + 200
     while not (tmp_path / "run" / "checkpoint.pt").exists() and process.poll() is None:

@@ -17,7 +17,7 @@ from monai_cobot.label.server import APP
 from monai_cobot.label.uncertainty import image_uncertainty
 
 BOX = {"slice": 6, "box": [4, 9, 6, 21, 22, 7]}
-OPTIONS = {"epochs": 8, "min_foreground": 10, "batch_size": 4, "learning_rate": 0.001}
+OPTIONS = {"epochs": 5, "min_foreground": 10, "batch_size": 4, "learning_rate": 0.001}
 
 
 def submit_two(server) -> None:
@@ -109,6 +109,10 @@ def test_a_server_that_is_killed_while_it_trains_loses_no_label_and_goes_on(star
         time.sleep(0.1)
     assert not any(psutil.pid_exists(pid) for pid in trainers)
 
+    left = studies / ".cobot" / "incoming" / "of a request"
+    left.mkdir()
+    (left / "image.nii.gz").write_bytes(b"a patient")
+
     # started again as MONAI Label says, with a copy of the app's folder
     app = tmp_path / "app"
     app.mkdir()
@@ -119,6 +123,7 @@ def test_a_server_that_is_killed_while_it_trains_loses_no_label_and_goes_on(star
         command += ["--uvicorn_app", "monai_cobot.label.web:app"]
     again = start_server([*command, "--port", str(port), "--conf", "image_size", str(SIZE)], studies, port)
     try:
+        assert again.received() == []
         _is_for_this_computer_alone(again)
         stored = again.ask("GET", "/datastore/?output=all").json()["objects"]
         for number in range(2):

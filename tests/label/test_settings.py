@@ -48,6 +48,32 @@ def test_what_runs_the_encoder_where_embeddings_are_kept_and_who_may_ask_are_set
     assert (usual.backend, usual.cache_dir, usual.host, usual.allow_origins) == ("auto", None, "127.0.0.1", ())
 
 
+def test_the_command_hands_on_what_it_was_given(tmp_path, monkeypatch):
+    import monai_cobot.label.server as module
+
+    handed_on = []
+    monkeypatch.setattr(module, "serve", lambda *arguments: handed_on.append(arguments))
+    options = [
+        "--backend",
+        "openvino",
+        "--cache-dir",
+        str(tmp_path),
+        "--cache-disk-gb",
+        "2",
+        "--allow-origin",
+        "http://a",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--studies", "http://pacs:8042/dicom-web", "--host", "0.0.0.0", "--port", "8001", *options])
+    assert ended.value.code == 0
+    ((studies, settings, host, port),) = handed_on
+    assert (studies, host, port) == ("http://pacs:8042/dicom-web", "0.0.0.0", 8001)
+    conf = {name: str(value) for name, value in settings.items() if value is not None}
+    read = Settings.read(conf, studies, str(tmp_path))
+    assert (read.backend, read.cache_dir, read.cache_disk_gb) == ("openvino", tmp_path, 2.0)
+    assert (read.allow_origins, read.device) == (("http://a",), None)
+
+
 @pytest.mark.parametrize("origins", ["*", "ohif.example", "http://a/viewer", "http://", "file:///x", "null"])
 def test_web_pages_are_named_by_their_address(origins, tmp_path):
     with pytest.raises(ValueError, match="allow_origins"):

@@ -18,6 +18,7 @@ from COBOTLib.engines.monai_label import MonaiLabelEngine  # noqa: E402
 from COBOTLib.grid import Grid, VoxelBox, VoxelMask  # noqa: E402
 from COBOTLib.jobs import Cancelled, Job  # noqa: E402
 from COBOTLib.prompts import PropagationPrompt, RegionPrompt, SlicePrompt  # noqa: E402
+from running_server import PATIENCE  # noqa: E402
 from spaces import SPACES  # noqa: E402
 
 SHAPE = (20, 36, 40)  # (K, J, I)
@@ -90,6 +91,23 @@ def _segment_often(remote: MonaiLabelEngine, waiting: Job) -> None:
         remote.segment(scan_in("axial"), PROMPTS["3D box"], "other", "window:0,200", waiting)
 
 
+def test_a_training_is_followed_until_its_adapter_is_listed(remote, server):
+    for number in range(2):
+        assert server.submit(f"ball_{number}", server.studies / "truth" / f"ball_{number}.nii.gz", {"ball": 1}).ok
+    new = {"name": "from Slicer", "method": "lora", "rank": 4, "decoder": "frozen", "orchestrate": True}
+    remote.train("vit_mini", job(), {**new, "epochs": 1, "min_foreground": 10, "batch_size": 4})
+    with pytest.raises(EngineError, match="trains already"):
+        remote.train("ball", job())
+    end = time.monotonic() + PATIENCE
+    while (training := remote.training(job())).runs:
+        assert time.monotonic() < end, training
+        time.sleep(0.1)
+    assert training.status == "DONE", training
+    assert training.said
+    assert "from Slicer" in {info.id for info in remote.adapters(job())}
+    assert remote.segment(scan_in("axial"), PROMPTS["box"], "from Slicer", "window:0,200", job()) is not None
+
+
 def test_corrected_segments_are_kept_as_the_label_of_their_scan(remote, server):
     box = VoxelBox((9, 8, 5), (25, 22, 12))
     labels = {"ball": VoxelMask(box, np.ones(box.shape, bool))}
@@ -103,3 +121,12 @@ def test_corrected_segments_are_kept_as_the_label_of_their_scan(remote, server):
         assert stored[name]["labels"]["final"]["info"]["label_info"] == [{"name": "ball", "idx": 1}]
         server.ask("DELETE", "/datastore/image", params={"id": name})
     assert image_id != other_id
+
+
+def test_scans_are_deleted_on_the_server_when_they_are_forgotten(server):
+    remote = MonaiLabelEngine(server.address)
+    remote.segment(scan_in("axial"), PROMPTS["box"], "other", None, job())
+    (session,) = remote._sessions.values()
+    assert server.ask("GET", f"/session/{session}").status_code == 200
+    remote.forget_scans()
+    assert server.ask("GET", f"/session/{session}").status_code == 404

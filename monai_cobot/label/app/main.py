@@ -74,7 +74,7 @@ class CobotApp(MONAILabelApp):
         self._look_for_adapters()
         self.incoming = self._settings.work / "incoming"
         shutil.rmtree(self.incoming, ignore_errors=True)  # of a server that was killed
-        self.incoming.mkdir(parents=True, mode=0o700)
+        self.incoming.mkdir(parents=True, mode=0o700, exist_ok=True)
 
     def init_datastore(self) -> Datastore:
         """The folder of studies, or MONAI Label's own access to a DICOM server."""

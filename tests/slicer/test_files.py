@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from COBOTLib.engines.images import mask_from_file, to_file
 from COBOTLib.geometry import grid_of, roi_voxels
-from COBOTLib.grid import VoxelMask
-from COBOTLib.segmentation import SegmentWriter
+from COBOTLib.grid import VoxelBox, VoxelMask
+from COBOTLib.segmentation import Overwrite, SegmentWriter
 
 
 @pytest.fixture
@@ -35,6 +35,64 @@ def is_equal(a, b):
     return a.box == b.box and (a.array == b.array).all()
 
 
+@pytest.fixture
+def marrow(bone):
+    """A second segment, which overlaps the bone: its id and its mask."""
+    writer, _, found = bone
+    k, j, i = (length // 2 for length in found.array.shape)
+    box = VoxelBox(found.box.low, tuple(low + half for low, half in zip(found.box.low, (i, j, k), strict=True)))
+    mask = VoxelMask(box, np.ones(box.shape, bool))
+    assert found.clipped(box).array.any()
+    segment = writer.add_segment("marrow")
+    writer.write(segment, mask, Overwrite.NONE)
+    return segment, mask
+
+
+def masks_of(node, volume):
+    """Name -> mask of each segment."""
+    writer, segmentation = SegmentWriter(node, volume), node.GetSegmentation()
+    return {segmentation.GetSegment(name).GetName(): writer.read(name) for name in segmentation.GetSegmentIDs()}
+
+
+def test_overlapping_segments_are_the_same_after_they_were_saved_and_loaded_again(mrml, ct, bone, marrow, tmp_path):
+    writer, _, found = bone
+    storage = mrml.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(tmp_path / "bones.seg.nrrd"))
+    assert storage.WriteData(writer.node)
+    loaded = mrml.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    assert storage.ReadData(loaded)
+    masks = masks_of(loaded, ct)
+    assert is_equal(masks["bone"], found)
+    assert is_equal(masks["marrow"], marrow[1])
+
+
+def test_a_labelmap_that_slicer_exports_as_nifti_holds_the_same_voxels(mrml, ct, bone, tmp_path):
+    """By Slicer's own export and writer, read by Slicer and by nibabel."""
+    import nibabel as nib
+
+    writer, _, found = bone
+    logic = mrml.modules.segmentations.logic()
+    labels = mrml.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "Labels")
+    assert logic.ExportVisibleSegmentsToLabelmapNode(writer.node, labels, ct)
+    path = tmp_path / "labels.nii.gz"
+    storage = mrml.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(path))
+    assert storage.WriteData(labels)
+    whole = np.zeros(grid_of(ct).dimensions[::-1], bool)
+    whole[found.box.slices] = found.array
+    image = nib.load(path)
+    assert (whole == np.asarray(image.dataobj).T).all()
+    np.testing.assert_allclose(image.affine, grid_of(ct).ijk_to_ras, atol=1e-4)
+    again = mrml.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "Again")
+    reader = mrml.vtkMRMLVolumeArchetypeStorageNode()
+    reader.SetFileName(str(path))
+    assert reader.ReadData(again)
+    assert logic.ImportLabelmapToSegmentationNode(again, mrml.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode"))
+    imported = mrml.mrmlScene.GetNodesByClass("vtkMRMLSegmentationNode").GetItemAsObject(1)
+    (mask,) = masks_of(imported, ct).values()
+    assert is_equal(mask, found)
+
+
 def test_a_segment_is_the_same_after_it_was_saved_and_loaded_again(mrml, ct, bone, tmp_path):
     writer, _, found = bone
     storage = mrml.vtkMRMLSegmentationStorageNode()
@@ -56,8 +114,8 @@ def test_a_mask_is_the_same_in_the_formats_that_are_sent(ct, bone):
         assert is_equal(mask_from_file(to_file(whole, grid, suffix), suffix, grid), found)
 
 
-def test_a_scene_that_was_saved_as_a_bundle_can_be_segmented_further(mrml, bone, tmp_path):
-    _, _, found = bone
+def test_a_scene_that_was_saved_as_a_bundle_can_be_segmented_further(mrml, bone, marrow, tmp_path):
+    _, segment, found = bone
     assert mrml.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"))
     mrml.mrmlScene.Clear(False)
     cache, manager = mrml.vtkCacheManager(), mrml.vtkDataIOManager()  # where the bundle is unpacked
@@ -69,8 +127,9 @@ def test_a_scene_that_was_saved_as_a_bundle_can_be_segmented_further(mrml, bone,
     assert mrml.mrmlScene.ReadFromMRB(str(tmp_path / "scene.mrb"))
     node = mrml.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
     again = SegmentWriter(node, mrml.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode"))
-    (segment,) = node.GetSegmentation().GetSegmentIDs()
+    assert is_equal(again.read(marrow[0]), marrow[1])
     assert is_equal(again.read(segment), found)
     edit = again.write(segment, VoxelMask(found.box, ~found.array))
     again.undo(edit)
     assert is_equal(again.read(segment), found)
+    assert is_equal(again.read(marrow[0]), marrow[1])

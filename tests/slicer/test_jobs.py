@@ -126,3 +126,42 @@ def test_closing_stops_what_runs(background):
     background.start(work, pytest.fail)
     assert started.wait(20)
     assert background.close()
+
+
+def test_what_cannot_be_stopped_is_left_alone(background):
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def connect():
+        waiting.set()
+        go_on.wait(60)
+
+    background.start(lambda job: job.leave_if_cancelled(connect), pytest.fail)
+    assert waiting.wait(20)
+    background.cancel()
+    wait_until_it_ends(background)
+    assert not go_on.is_set()
+    go_on.set()
+
+
+def test_what_could_be_stopped_and_was_not_gives_what_it_returns_or_raises():
+    job = Job(lambda job: None)
+    assert job.leave_if_cancelled(lambda: "connected") == "connected"
+    with pytest.raises(ConnectionRefusedError):
+        job.leave_if_cancelled(refuse)
+
+
+def refuse():
+    raise ConnectionRefusedError
+
+
+def test_what_is_to_be_done_afterwards_waits_for_what_runs_and_nobody_waits_for_it(background):
+    go_on, order, ended = threading.Event(), [], threading.Event()
+    background.start(lambda job: (go_on.wait(20), order.append("job")), lambda result: None)
+    background.afterwards(refuse)
+    background.afterwards(lambda: (order.append(threading.current_thread().name), ended.set()))
+    assert order == []
+    go_on.set()
+    assert ended.wait(20)
+    assert order == ["job", "COBOT"]
+    wait_until_it_ends(background)
+    assert background.state is State.IDLE

@@ -1,13 +1,15 @@
 """SAM's weights from a real HTTP server on this computer, which may also fail."""
 
 import hashlib
+import socket
 import threading
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from COBOTLib.engines.base import EngineError
 from COBOTLib.jobs import Background, Cancelled, Job, State
-from COBOTLib.weights import VIT_B, WeightsFile, fetch
+from COBOTLib.weights import VIT_B, WeightsFile, _shut, fetch
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
 
@@ -108,6 +110,32 @@ def test_cancelling_ends_a_download_at_once_and_leaves_nothing(server, weights, 
     assert results == []
     assert list(tmp_path.iterdir()) == []
     assert background.close()
+
+
+def test_cancelling_when_all_has_come_or_the_connection_is_closed_harms_nothing(server, weights):
+    response = urllib.request.urlopen(weights.url)
+    response.read()
+    _shut(response)
+    response.close()
+    _shut(response)
+
+
+def test_cancelling_ends_the_wait_for_a_connection_too(tmp_path):
+    with socket.socket() as full:  # takes no connection: what waits for one waits
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for other in waiting:
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        slow = WeightsFile("sam.pth", f"http://127.0.0.1:{full.getsockname()[1]}/sam.pth", 1, "")
+        asked = job()
+        threading.Timer(0.1, asked.cancel).start()
+        with pytest.raises(Cancelled):
+            fetch(slow, tmp_path, asked, timeout=60)
+        for other in waiting:
+            other.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_job_that_was_cancelled_before_downloads_nothing(weights, tmp_path):

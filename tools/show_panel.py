@@ -109,6 +109,22 @@ STAND_INS = {
 }
 
 
+# as COBOT.py has them while something runs on this computer
+DISABLED = (
+    "setupGroup",
+    "inputGroup",
+    "sliceButton",
+    "regionButton",
+    "propagateButton",
+    "undoButton",
+    "redoButton",
+    "acceptButton",
+    "submitButton",
+    "trainButton",
+    "stopTrainingButton",
+)
+
+
 class Loader(QUiLoader):
     """Reads a ``.ui`` file with stand-ins."""
 
@@ -129,10 +145,12 @@ def load() -> QWidget:
         "volumeSelector": "CT abdomen",
         "segmentationSelector": "Organs",
         "adapterComboBox": "spleen_lora",
+        "boxSelector": "COBOT box",
     }.items():
         panel.findChild(QComboBox, name).addItem(text)
     panel.findChild(QLineEdit, "serverLineEdit").setText("http://127.0.0.1:8000")
-    panel.findChild(QWidget, "serverLineEdit").setEnabled(False)
+    for name in DISABLED:
+        panel.findChild(QWidget, name).setEnabled(False)
     panel.findChild(PathLineEdit, "adaptersPathLineEdit").line.setText("adapters")
     panel.findChild(QLabel, "statusLabel").setText("Segmenting...")
     progress = panel.findChild(QWidget, "progressBar")

@@ -35,6 +35,7 @@ MILLIMETRES = 180.0
 # voxels (i, j, k) of the CT, as a user would click them
 CENTER = (79.0, 40.0, 93.0)
 CORNERS = ((69.0, 28.0, 93.0), (89.0, 46.0, 93.0))
+OBLIQUE_DEGREES, OBLIQUE_SIZE = 35.0, (62.0, 62.0, 10.0)  # millimetres
 POINTS_INSIDE = ((77.0, 37.0, 93.0),)
 POINTS_OUTSIDE = ((88.0, 45.0, 93.0),)
 MANAGERS = ("vtkMRMLMarkupsDisplayableManager", "vtkMRMLSegmentationsDisplayableManager2D")
@@ -91,6 +92,14 @@ class View:
         self.node.JumpSliceByCentering(*point)
         self.node.SetFieldOfView(millimetres, millimetres, 1)
 
+    def turn(self, degrees: float) -> None:
+        """Tilt the plane about the view's horizontal axis."""
+        turned = vtk.vtkTransform()
+        turned.SetMatrix(self.node.GetSliceToRAS())
+        turned.RotateX(degrees)
+        self.node.GetSliceToRAS().DeepCopy(turned.GetMatrix())
+        self.node.UpdateMatrices()
+
     def picture(self) -> np.ndarray:
         """(H, W, 3) uint8."""
         self.logic.UpdatePipeline()
@@ -133,6 +142,16 @@ def draw(slicer: Any, kind: str, color: tuple[float, float, float]) -> Any:
     return node
 
 
+def draw_in(view: View, box: Any, center: np.ndarray) -> None:
+    """A box as clicks in an oblique view make it: parallel to the view."""
+    matrix = vtk.vtkMatrix4x4()
+    matrix.DeepCopy(view.node.GetSliceToRAS())
+    for row in range(3):
+        matrix.SetElement(row, 3, center[row])
+    box.SetAndObserveObjectToNodeMatrix(matrix)
+    box.SetSize(*OBLIQUE_SIZE)
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -149,7 +168,9 @@ def steps(slicer: Any, data: Path, adapter: Path | None) -> dict[str, np.ndarray
     ct = load_ct(slicer, data)
     grid = grid_of(ct)
     axial, coronal = (View(slicer, ct, orientation, orientation) for orientation in ("Axial", "Coronal"))
-    for view in (axial, coronal):
+    oblique = View(slicer, ct, "Oblique", "Axial")
+    oblique.turn(OBLIQUE_DEGREES)
+    for view in (axial, coronal, oblique):
         view.look_at(grid.to_ras(np.array([CENTER]))[0], MILLIMETRES)
     box = draw(slicer, "vtkMRMLMarkupsROINode", BOX)
     positive, negative = (draw(slicer, "vtkMRMLMarkupsFiducialNode", color) for color in (INSIDE, OUTSIDE))
@@ -179,6 +200,13 @@ def steps(slicer: Any, data: Path, adapter: Path | None) -> dict[str, np.ndarray
     pictures["3. Correct with points"] = axial.picture()
     run(drawing.propagation(session.object))
     pictures["4. Propagate (coronal view)"] = coronal.picture()
+    while session.undo():
+        pass
+    for node in (positive, negative):
+        node.RemoveAllControlPoints()
+    draw_in(oblique, box, grid.to_ras(np.array([CENTER]))[0])
+    run(drawing.box_in_view(box, oblique.node, ct, positive, negative))
+    pictures["Or in an oblique view"] = oblique.picture()
     session.close()
     background.close()
     engine.close()

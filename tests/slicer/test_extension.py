@@ -72,6 +72,20 @@ def test_every_widget_that_the_code_names_is_in_the_panel(module, widgets):
         assert path.exists()
 
 
+def test_every_widget_that_the_picture_of_the_panel_fills_in_is_in_the_panel(repository, widgets):
+    text = (repository / "tools" / "show_panel.py").read_text(encoding="utf-8")
+    named = re.findall(r'"((?!ctk|qMRML)[a-z]\w+(?:Button|Group|Selector|ComboBox|LineEdit|Label|Bar))"', text)
+    assert len(named) > 10
+    assert set(named) <= widgets.keys()
+
+
+def test_the_segment_editor_shows_no_second_choice_of_the_segmentation(module):
+    tree = ET.parse(module / "Resources" / "UI" / "COBOT.ui")
+    (editor,) = (item for item in tree.iter("widget") if item.get("name") == "segmentEditorWidget")
+    shown = {item.get("name"): item.findtext("bool") for item in editor.iter("property")}
+    assert shown == {"segmentationNodeSelectorVisible": "false", "sourceVolumeNodeSelectorVisible": "false"}
+
+
 def test_every_button_of_the_panel_does_something(module, widgets):
     text = (module / "COBOT.py").read_text(encoding="utf-8")
     for name, kind in widgets.items():
@@ -87,6 +101,27 @@ def test_every_parameter_of_the_panel_is_a_field_that_is_saved(module):
     panel = ET.parse(module / "Resources" / "UI" / "COBOT.ui")
     named = [item.findtext("string") for item in panel.iter("property") if item.get("name") == "SlicerParameterName"]
     assert sorted(named) == sorted(fields)
+
+
+def test_the_module_imports_nothing_heavy_and_starts_no_work(slicer, repository):
+    """What takes time until the panel is there is Slicer's own."""
+    code = (
+        "import sys; sys.path[:0] = ['SlicerCOBOT', 'tools']\n"
+        "import slicer.util, vtk\n"
+        "from slicer_scene import opened\n"
+        "from slicer_panel import stood_in\n"
+        "with opened() as slicer:\n"
+        "    slicer.mrmlScene.AddNode(slicer.vtkMRMLCrosshairNode())\n"
+        "    with stood_in(slicer) as module:\n"
+        "        panel = module.COBOTWidget()\n"
+        "        panel.setup()\n"
+        "        assert panel.engine is None and not panel.timer.active\n"
+        "        panel.cleanup()\n"
+        "print(sorted({'torch', 'monai', 'monai_cobot', 'SimpleITK', 'nibabel', 'scipy'} & set(sys.modules)))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, encoding="utf-8")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip().splitlines()[-1] == "[]"
 
 
 def test_the_library_imports_neither_qt_nor_anything_heavy(module):

@@ -1,6 +1,7 @@
 """What only the application can show: run inside 3D Slicer, by its self-test button or CTest."""
 
 import pathlib
+import time
 import unittest
 
 import numpy as np
@@ -16,8 +17,10 @@ class COBOTPanelTest(unittest.TestCase):
         slicer.util.selectModule("COBOT")
         self.widget = slicer.modules.cobot.widgetRepresentation().self()
 
-    def wait(self):
+    def wait(self, seconds=120):
+        until = time.monotonic() + seconds
         while self.widget.timer.active:
+            assert time.monotonic() < until, f"{self.widget.ui.statusLabel.text} does not end"
             slicer.app.processEvents()
 
     def test_volumes_of_the_scene_can_be_chosen_and_nothing_can_be_segmented_without_one(self):
@@ -59,11 +62,55 @@ class COBOTPanelTest(unittest.TestCase):
         self.widget.ui.drawBoxButton.click()
         offset = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode().GetSliceOffset()
         for corner in ((12, 12, offset), (48, 48, offset)):
-            self.widget.boxNode.AddControlPointWorld(*corner)
+            self.widget.parameterNode.box.AddControlPointWorld(*corner)
         self.widget.ui.sliceButton.click()
         self.wait()
         (mask,) = self.widget.session.labels().values()
         assert mask.array.sum() > 300
+
+    def test_the_embedded_segment_editor_edits_the_segmentation_that_is_chosen_above(self):
+        self.widget.parameterNode.volume = slicer.util.addVolumeFromArray(np.zeros((4, 5, 6), np.int16))
+        segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        self.widget.parameterNode.segmentation = segmentation
+        editor = self.widget.ui.segmentEditorWidget
+        assert editor.segmentationNode() is segmentation
+        assert not editor.segmentationNodeSelectorVisible
+        assert not editor.sourceVolumeNodeSelectorVisible
+        segment = segmentation.GetSegmentation().AddEmptySegment("", "liver")
+        editor.setCurrentSegmentID(segment)
+        assert self.widget.editorNode.GetSelectedSegmentID() == segment
+
+    def test_an_effect_and_the_placing_of_a_box_end_when_the_module_is_left(self):
+        self.widget.parameterNode.volume = slicer.util.addVolumeFromArray(np.zeros((4, 5, 6), np.int16))
+        self.widget.parameterNode.segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        self.widget.parameterNode.segmentation.GetSegmentation().AddEmptySegment("", "liver")
+        self.widget.ui.segmentEditorWidget.setActiveEffectByName("Paint")
+        self.widget.ui.drawBoxButton.click()
+        slicer.util.selectModule("Data")
+        assert self.widget.ui.segmentEditorWidget.activeEffect() is None
+        interaction = slicer.app.applicationLogic().GetInteractionNode()
+        assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
+
+    def test_nothing_is_installed_unless_the_user_agrees(self):
+        questions, confirm = [], slicer.util.confirmOkCancelDisplay
+        missing, installed = packages.missing, []
+        slicer.util.confirmOkCancelDisplay = lambda text, *_, **__: questions.append(text)
+        packages.missing, install = (lambda: ["torch"]), packages.install
+        packages.install = lambda *of: installed.append(of)
+        try:
+            self.widget.ui.installButton.click()
+        finally:
+            slicer.util.confirmOkCancelDisplay = confirm
+            packages.missing, packages.install = missing, install
+        assert questions == ["Install torch?"]
+        assert not installed
+
+    def test_an_adapter_that_is_chosen_is_saved_with_the_scene(self):
+        self.widget.ui.adapterComboBox.addItem("one", "one")
+        self.widget.ui.adapterComboBox.addItem("two", "two")
+        self.widget.ui.adapterComboBox.setCurrentIndex(1)
+        self.widget.ui.adapterComboBox.activated(1)
+        assert self.widget.parameterNode.adapter == "two"
 
     def test_keys_reach_the_panel_only_while_the_module_is_shown(self):
         assert self.widget.shortcuts

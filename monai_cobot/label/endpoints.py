@@ -26,7 +26,7 @@ from fastapi.background import BackgroundTasks
 from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware import Middleware
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.routing import APIRoute
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
@@ -73,7 +73,6 @@ _OF_MONAI_LABEL: list[tuple[APIRouter, str, tuple[str, ...]]] = [
     (datastore.router, "/datastore/label", ("GET", "HEAD", "DELETE")),
     (datastore.router, "/datastore/label/info", ("GET", "PUT")),
     (datastore.router, "/datastore/updatelabelinfo", ("PUT",)),
-    (datastore.router, "/datastore/dataset", ("GET",)),
 ]
 """Those of MONAI Label's own endpoints that are answered as they are, on threads; none of them awaits anything."""
 
@@ -355,6 +354,17 @@ def save_label(
         received = _receive(label, folder / f"label{ending}")
         kept = app.datastore().save_label(image, str(received), tag or "final", about)
         return {**(app.on_save_label(image, kept) or {}), "image": image, "label": kept}
+
+
+@router.get("/datastore/dataset")
+def download_dataset(background_tasks: BackgroundTasks, user: _Annotator, limit_cases: int | None = None) -> Response:
+    """All images with a label, and their labels, as an archive."""
+    studies = app_instance().datastore()
+    if not studies.get_labeled_images():
+        raise HTTPException(404, "no image has a label yet.")
+    archive = Path(studies.get_dataset_archive(limit_cases))
+    background_tasks.add_task(archive.unlink, missing_ok=True)  # MONAI Label leaves it there
+    return FileResponse(archive, media_type="application/zip", filename="dataset.zip")
 
 
 @router.put("/session/")

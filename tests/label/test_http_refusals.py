@@ -1,8 +1,10 @@
 """What the real server does not do, and says why."""
 
+import io
 import json
 import shutil
 import time
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -281,6 +283,15 @@ def test_no_image_or_label_of_a_client_is_left_where_it_came_in(server):
         while server.received() and time.monotonic() < end:  # what was answered goes right after the reply
             time.sleep(0.05)
         assert server.received() == [], path
+
+
+def test_an_archive_of_the_labelled_images_is_not_left_behind_either(server, two_labels):
+    archive = zipfile.ZipFile(io.BytesIO(server.ask("GET", "/datastore/dataset").content))
+    assert sum(name.endswith("ball_1.nii.gz") for name in archive.namelist()) == 2  # the image and its label
+    end = time.monotonic() + 10
+    while server.received() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert server.received() == []
 
 
 def test_an_error_that_nobody_foresaw_is_answered_with_its_reason(server):

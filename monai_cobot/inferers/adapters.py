@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from monai_cobot.networks import PromptableSam, accelerate, base_weights_sha256
 from monai_cobot.networks._segment_anything import Sam
 from monai_cobot.networks.backends import BACKENDS
-from monai_cobot.networks.precision import HeldWeights
 from monai_cobot.networks.sam import variant_of
 from monai_cobot.peft import load_adapter, read_adapter_config
 from monai_cobot.peft.io import WEIGHTS_FILE
@@ -71,11 +70,11 @@ class AdapterShelf:
             raise ValueError("This SAM is adapted already: give the bare SAM, and load its adapters here.")
         self._base_sha256 = base_weights_sha256(sam)
         self._sam = sam.requires_grad_(False).to(device).eval()
-        self._precision = precision
         if backend not in BACKENDS:
             raise ValueError(f"Unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}.")
         self._backend = backend
-        self._held_weights: HeldWeights | None = None
+        self._precision = precision
+        self._held_weights = PromptableSam(self._sam, precision).held_weights  # one place for all adapters
         self._loaded: dict[tuple[Path, str], AdaptedSam] = {}
 
     @cached_property
@@ -125,9 +124,7 @@ class AdapterShelf:
         axis: str = "axial",
         labels: Mapping[str, int] | None = None,
     ) -> AdaptedSam:
-        bare = PromptableSam(sam, self._precision, self._held_weights)
-        self._held_weights = bare.held_weights
-        network = accelerate(bare, self._backend)
+        network = accelerate(PromptableSam(sam, self._precision, self._held_weights), self._backend)
         size, dtype = sam.image_encoder.img_size, str(network.computing_type()).removeprefix("torch.")
         digest = hashlib.sha256(weights.encode()).hexdigest()[:32]
         source = f"embeddings_{variant_of(sam)}_{size}_{dtype}_{digest}"

@@ -77,7 +77,7 @@ def attention_half(block: Any, x: Tensor) -> Tensor:
         return x + block.attn(block.norm1(x))
     attention = block.attn
     pointwise = _is_pointwise(nn.Sequential(block.norm1, attention.qkv, attention.proj))
-    if type(attention) is FusedAttention and pointwise and not _is_watched(attention):
+    if type(attention) is FusedAttention and pointwise and not is_watched(attention):
         return _by_bands(x, lambda band: band + _attend_in_windows(block, band), block.window_size)
     windows, padded = window_partition(block.norm1(x), block.window_size)  # (B * number of windows, window, window, D)
     return x + window_unpartition(attention(windows), block.window_size, padded, x.shape[1:3])
@@ -135,14 +135,14 @@ def _is_pointwise(module: nn.Module) -> bool:
 
     What takes the place of a layer says so itself, by an attribute ``pointwise``.
     """
-    if _is_watched(module):
+    if is_watched(module):
         return False
     if isinstance(module, (nn.Sequential, MLPBlock)):
         return all(_is_pointwise(child) for child in module.children())
     return type(module) in _POINTWISE or getattr(module, "pointwise", False)
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
     """Whether hooks want to see the module called, and with all of the image."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks

@@ -1,11 +1,16 @@
 """SAM's embeddings of prompts and positions, without the indexed assignments that break tracing."""
 
 import math
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from monai_cobot.networks._segment_anything import PromptEncoder
+from monai_cobot.networks.attention import is_captured
+
+_GRIDS: WeakKeyDictionary[PromptEncoder, tuple[tuple, Tensor]] = WeakKeyDictionary()
+"""Embedded grids, which are the same in every pass, beside the state of what they were made of."""
 
 
 def embed_boxes(prompt_encoder: PromptEncoder, boxes: Tensor) -> Tensor:
@@ -53,6 +58,19 @@ def embed_grid(prompt_encoder: PromptEncoder) -> Tensor:
     Returns:
         (h * w, C), row by row.
     """
+    if is_captured():
+        return _embed_grid(prompt_encoder)
+    matrix = prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    state = (matrix.data_ptr(), matrix._version, tuple(prompt_encoder.image_embedding_size))
+    kept = _GRIDS.get(prompt_encoder)
+    if kept is None or kept[0] != state:
+        with torch.inference_mode(False), torch.no_grad():  # it may be needed with gradients next time
+            kept = (state, _embed_grid(prompt_encoder))
+        _GRIDS[prompt_encoder] = kept
+    return kept[1]
+
+
+def _embed_grid(prompt_encoder: PromptEncoder) -> Tensor:
     rows, columns = prompt_encoder.image_embedding_size
     device = prompt_encoder.no_mask_embed.weight.device
     y = (torch.arange(rows, device=device) + 0.5) / rows

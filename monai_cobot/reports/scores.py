@@ -71,7 +71,7 @@ def _draw(panel: Axes, values: Mapping[str, Sequence[float]], name: str) -> None
             continue
         # neighbours in value stand side by side, the same way in every drawing
         beside = place + _SPREAD * (2 * ((np.arange(len(finite)) * 0.618) % 1) - 1) * (len(finite) > 1)
-        panel.plot(beside, finite, "o", color=BLUE, markersize=4.5, alpha=0.65, markeredgewidth=0)
+        panel.plot(beside, finite, "o", color=BLUE, markersize=4.5, alpha=0.65, markeredgewidth=0, clip_on=False)
         panel.hlines(median(finite), place - _SPREAD - 0.07, place + _SPREAD + 0.07, color="black", linewidth=2)
     long = max(len(label) for label in values) > 4 and len(values) > 4
     panel.set_xticks(range(len(ticks)), ticks, rotation=40 if long else 0, ha="right" if long else "center")

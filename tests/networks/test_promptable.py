@@ -81,6 +81,52 @@ def test_the_decoder_and_its_gradients_equal_the_stock_decoder_image_by_image(
         assert difference(ours, theirs) < 1e-5
 
 
+def test_decoding_a_few_prompts_at_a_time_equals_all_at_once(
+    random_sam: BuildSam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sam = random_sam()
+    embeddings = torch.randn(2, sam.prompt_encoder.embed_dim, *sam.prompt_encoder.image_embedding_size)
+    sparse = torch.randn(2, 5, 2, sam.prompt_encoder.embed_dim)
+    expected = [output.detach() for output in decode_masks(sam, embeddings, sparse)]  # with gradients, all at once
+    seen = []
+    sam.mask_decoder.iou_prediction_head.register_forward_hook(lambda _m, _i, output: seen.append(output.shape[1]))
+    for values, parts in ((0, [1] * 5), (4 * embeddings.numel(), [4, 1])):
+        monkeypatch.setattr("monai_cobot.networks.decoding.CACHED_VALUES", values)
+        with torch.no_grad():
+            found = decode_masks(sam, embeddings, sparse)
+        assert seen == parts
+        seen.clear()
+        assert all(difference(one, other) < 1e-5 for one, other in zip(found, expected, strict=True))
+
+
+def test_another_upscaling_or_one_that_is_watched_is_called_as_it_is(random_sam: BuildSam) -> None:
+    sam = random_sam()
+    embeddings = torch.randn(1, sam.prompt_encoder.embed_dim, *sam.prompt_encoder.image_embedding_size)
+    sparse = torch.randn(1, 2, 2, sam.prompt_encoder.embed_dim)
+    expected, _ = decode_masks(sam, embeddings, sparse)
+    shapes = []
+    hook = sam.mask_decoder.output_upscaling[0].register_forward_hook(lambda _m, _i, out: shapes.append(out.ndim))
+    watched, _ = decode_masks(sam, embeddings, sparse)
+    assert shapes == [4]
+    assert difference(watched, expected) < 1e-5
+    hook.remove()
+    sam.mask_decoder.output_upscaling[4] = torch.nn.Identity()
+    other, _ = decode_masks(sam, embeddings, sparse)
+    assert difference(other, expected) > 1e-5
+
+
+def test_the_grid_follows_its_matrix_and_its_size(random_sam: BuildSam) -> None:
+    encoder = random_sam().prompt_encoder
+    with torch.inference_mode():
+        first = embed_grid(encoder)
+    assert embed_grid(encoder) is first
+    assert not first.is_inference()  # or no gradient could pass by it later on
+    encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(2)
+    assert difference(embed_grid(encoder), encoder.get_dense_pe()[0].flatten(1).T) < 1e-5
+    encoder.image_embedding_size = (3, 5)
+    assert embed_grid(encoder).shape[0] == 15
+
+
 def test_prompts_and_positions_are_embedded_as_by_the_stock_prompt_encoder(random_sam: BuildSam) -> None:
     encoder = random_sam().prompt_encoder
     boxes = boxes_of(1, 5, 64, 64)[0]

@@ -1,13 +1,14 @@
-"""How long a user waits: a box on a slice that was seen before, on a new slice, and a 3D box of 32 slices.
+"""How long a user waits: a box on a slice that was seen before, on a new slice, a 3D box of 32 slices, another adapter.
 
 python benchmarks/interaction.py --sam_variant vit_mini
-python benchmarks/interaction.py --sam_variant vit_b --sam_checkpoint sam_vit_b_01ec64.pth --slices 4
+python benchmarks/interaction.py --sam_variant vit_b --sam_checkpoint sam_vit_b_01ec64.pth
 python benchmarks/interaction.py --over_http  # as well, through the engine of the module in 3D Slicer (extra [label])
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +28,8 @@ import torch
 from monai_cobot.data import volume_from_array
 from monai_cobot.inferers import AdapterShelf, EmbeddingCache, Region, VolumeSession
 from monai_cobot.networks import build_sam
+from monai_cobot.networks.backends import BACKENDS
+from monai_cobot.peft import adapt, save_adapter
 
 BOX = (120.0, 140.0, 380.0, 330.0)
 AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])
@@ -40,12 +44,14 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=32, help="of the 3D box")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--backend", default="eager", choices=BACKENDS, help="of the image encoder, here and over HTTP")
     parser.add_argument("--over_http", action="store_true", help="measure a MONAI Label server on this computer too")
     options = parser.parse_args()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # random weights are as quick as others
         sam = build_sam(options.sam_variant, options.sam_checkpoint)
-    model = AdapterShelf(sam, options.device).base
+    shelf = AdapterShelf(sam, options.device, backend=options.backend)
+    model = shelf.base
     array = np.random.default_rng(0).integers(-200, 300, (512, 512, 40 + options.slices)).astype(np.int16)
     volume = volume_from_array(array, AFFINE)
 
@@ -55,9 +61,10 @@ def main() -> None:
         new = [timed(lambda n=n: session.segment_slice("axial", n, BOX)) for n in range(1, 1 + min(5, options.repeats))]
         region = Region((120, 140, 40), (380, 330, 40 + options.slices))
         whole = timed(lambda: session.segment_region(region, label=2))
+        switches = switch_adapters(session, shelf)
     over_http: tuple[float, ...] = ()
     if options.over_http:
-        with served(sam, options.sam_variant, options.device) as address:
+        with served(sam, options) as address:
             over_http = measured_over_http(address, options.sam_variant, array, options.slices, options.repeats)
     print(
         f"{options.sam_variant} at {sam.image_encoder.img_size}, {options.device}, {torch.get_num_threads()} threads\n"
@@ -66,14 +73,23 @@ def main() -> None:
         "box, embedding kept": median(kept),
         "box, new slice": median(new),
         f"3D box of {options.slices} new slices": whole,
+        "another adapter, from disk": median(switches),
     }
     print("| a slice of 512 x 512 | ms | ms over HTTP |\n| --- | --: | --: |")
-    for (name, here), there in zip(rows.items(), over_http or ("",) * len(rows), strict=True):
+    for (name, here), there in zip_longest(rows.items(), over_http, fillvalue=""):
         print(f"| {name} | {here:.0f} | {there if there == '' else format(there, '.0f')} |")
 
 
+def switch_adapters(session: VolumeSession, shelf: AdapterShelf) -> list[float]:
+    """Milliseconds until a session uses another adapter, LoRA with COBOT, that was not loaded before."""
+    with tempfile.TemporaryDirectory() as folder:
+        adapter = adapt(copy.deepcopy(shelf.base.network.sam).cpu(), "lora", orchestrate=True)
+        folders = [save_adapter(adapter, Path(folder) / str(number)) for number in range(3)]
+        return [timed(lambda path=path: session.use(shelf.load(path))) for path in folders]
+
+
 @contextmanager
-def served(sam: torch.nn.Module, variant: str, device: str) -> Iterator[str]:
+def served(sam: torch.nn.Module, options: argparse.Namespace) -> Iterator[str]:
     """The address of a server with the same SAM, in a process of its own, without a look ahead."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -82,8 +98,8 @@ def served(sam: torch.nn.Module, variant: str, device: str) -> Iterator[str]:
         checkpoint = Path(folder) / "sam.pth"
         torch.save(sam.state_dict(), checkpoint)
         command = [sys.executable, "-m", "monai_cobot", "serve", "--studies", str(Path(folder) / "studies")]
-        command += ["--port", str(port), "--no-look-ahead", "--device", device, "--sam-variant", variant]
-        command += ["--sam-checkpoint", str(checkpoint)]
+        command += ["--port", str(port), "--no-look-ahead", "--device", options.device, "--backend", options.backend]
+        command += ["--sam-variant", options.sam_variant, "--sam-checkpoint", str(checkpoint)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:

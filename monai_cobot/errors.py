@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 import warnings
@@ -35,6 +36,13 @@ def _raised_in_monai(error: BaseException) -> bool:
     return bool(frames) and frames[-1][0].f_globals.get("__name__", "").split(".")[0] == "monai"
 
 
+def print_what_can_be_shown() -> None:
+    """Let a character that the terminal, or a file in its place, cannot show become a question mark, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def explain_errors(folder: str | Path) -> bool:
     """Let ``python -m monai.bundle`` end with the root cause of an error, and put the traceback into a file.
 
@@ -51,6 +59,7 @@ def explain_errors(folder: str | Path) -> bool:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is None or spec.name != "monai.bundle.__main__":
         return False
+    print_what_can_be_shown()
     path = Path(str(folder)) / TRACEBACK_FILE  # Fire makes a number of a folder's name such as 2024
 
     def explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -19,6 +19,7 @@ from monai_cobot.cli.export import export
 from monai_cobot.cli.segment import segment
 from monai_cobot.cli.serve import serve
 from monai_cobot.cli.train import train
+from monai_cobot.errors import print_what_can_be_shown
 
 __all__ = ["app", "main"]
 
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the command line without the program's name; None for that of this process.
     """
+    print_what_can_be_shown()
     try:
         app(args=None if arguments is None else list(arguments), prog_name="cobot")
     except (ValueError, TypeError, OSError) as error:  # errors that were written for a user to read

@@ -1,7 +1,9 @@
 """What every test may use."""
 
+import locale
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,15 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)  # a worker; not all cores each
+
+
+@pytest.fixture(autouse=True)
+def own_locale() -> Iterator[None]:
+    """Each test begins with the locale of the machine, whatever a library made of it."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    if locale.setlocale(locale.LC_ALL) != before:
+        locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("runs/precision"), help="folder for the runs")
     arguments = parser.parse_args()
     options = {"dataset": "momo", "dataset_dir": str(arguments.data / "Task04_Hippocampus"), "max_cases": "30"}
-    options |= {"min_foreground": "50", "slices_per_epoch": "128", "epochs": "4"}
+    options |= {"min_foreground": "50", "slices_per_epoch": "128", "epochs": "4", "val_at_start": "False"}
 
     lines = ["| precision | " + " | ".join(f"seed {seed}" for seed in arguments.seeds) + " | mean |"]
     lines.append("| --- |" + " ---: |" * (len(arguments.seeds) + 1))

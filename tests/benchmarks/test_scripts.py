@@ -23,8 +23,9 @@ def test_the_time_that_a_user_waits_is_printed_for_each_kind_of_request(reposito
 
 
 def test_volumes_from_boxes_are_compared_with_a_box_on_every_slice(repository: Path, tmp_path: Path) -> None:
-    data = generate_phantom(tmp_path / "phantom", num_cases=4, size=(48, 36, 24))
-    options = ["--dataset", "phantom", "--dataset_dir", data, "--cases", 1, "--picture", tmp_path / "slices.png"]
+    data = generate_phantom(tmp_path / "phantom", num_cases=4, size=(48, 36, 12))
+    options = ["--dataset", "phantom", "--dataset_dir", data, "--label", "liver", "--cases", 1]
+    options += ["--picture", tmp_path / "slices.png"]
     shown = run(repository, "volume_from_boxes.py", *options)
     assert "| label | cases | box on each slice | 3 boxes | 3 boxes, fused | 3D box | 3D box, fused |" in shown
     assert (tmp_path / "slices.png").is_file()

@@ -92,6 +92,30 @@ def test_openvino_equals_eager_and_leaves_the_network_as_it_was(
     assert [type(module) for module in network.modules()] == kinds
 
 
+@pytest.mark.parametrize("method", ["houlsby", "conv_lora", "ssf", "vpt", "lst", "bitfit", "sam_parser"])
+def test_every_method_is_right_in_openvino(random_sam: BuildSam, tmp_path: Path, method: str) -> None:
+    sam = random_sam()
+    sam.image_encoder.blocks = sam.image_encoder.blocks[:2]
+    network = PromptableSam(adapted(sam, method).sam)
+    images = random_images(1, 1, 64, 64)
+    fast = accelerate(network, "openvino", tmp_path)
+    with torch.no_grad():
+        assert relative_difference(fast(images), network(images)) < TOLERANCE
+
+
+def test_what_openvino_cannot_compute_is_refused_and_runs_in_eager(
+    random_sam: BuildSam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SAM-Adapter's high frequencies come from a Fourier transform that OpenVINO does not know."""
+    sam = random_sam()
+    sam.image_encoder.blocks = sam.image_encoder.blocks[:2]
+    network = PromptableSam(adapted(sam, "sam_adapter").sam, "bfloat16")
+    with pytest.raises(BackendError, match="cannot convert this image encoder .* choose the backend 'eager'"):
+        accelerate(network, "openvino", tmp_path)
+    monkeypatch.setattr("monai_cobot.networks.backends.choice.WORTH_CONVERTING", 0)
+    assert accelerate(network, "auto", tmp_path).choice.name == "eager"
+
+
 def test_compile_equals_eager(random_sam: BuildSam) -> None:
     sam = random_sam(32)
     sam.image_encoder.blocks = sam.image_encoder.blocks[:1]

@@ -110,7 +110,7 @@ def test_what_openvino_cannot_compute_is_refused_and_runs_in_eager(
     sam = random_sam()
     sam.image_encoder.blocks = sam.image_encoder.blocks[:2]
     network = PromptableSam(adapted(sam, "sam_adapter").sam, "bfloat16")
-    with pytest.raises(BackendError, match="cannot convert this image encoder .* choose the backend 'eager'"):
+    with pytest.raises(BackendError, match=r"cannot convert this image encoder .* choose the backend 'eager'"):
         accelerate(network, "openvino", tmp_path)
     monkeypatch.setattr("monai_cobot.networks.backends.choice.WORTH_CONVERTING", 0)
     assert accelerate(network, "auto", tmp_path).choice.name == "eager"

@@ -62,6 +62,7 @@ def _transformers_config(setting: Setting) -> SamConfig:
         window_size=shape.window_size,
         global_attn_indexes=list(shape.global_blocks),
         mlp_dim=4 * shape.width,
+        num_pos_feats=shape.prompt_width // 2,
     )
     prompts = SamPromptEncoderConfig(
         hidden_size=shape.prompt_width, image_size=setting.image_size, patch_size=shape.patch_size
@@ -71,7 +72,7 @@ def _transformers_config(setting: Setting) -> SamConfig:
         mlp_dim=shape.decoder_mlp_width,
         num_attention_heads=shape.decoder_heads,
     )
-    return SamConfig(vision, prompts, masks)
+    return SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=masks)
 
 
 def openvino_encoder(setting: Setting) -> Encoder:

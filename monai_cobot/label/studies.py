@@ -151,6 +151,8 @@ def labelled_images(studies: LocalDatastore) -> list[LabelledImage]:
     for image_id in sorted(studies.get_labeled_images()):
         image, label = studies.get_image_uri(image_id), studies.get_label_uri(image_id, "final")
         info = studies.get_label_info(image_id, "final")
+        if not (os.path.exists(image) and os.path.exists(label)):  # deleted, and the studies were not looked at since
+            continue
         known = [os.stat(file) for file in (image, label)]
         stamp = [number for of in known for number in (of.st_mtime_ns, of.st_size)]
         found.append(LabelledImage(image_id, image, label, _values(info.get("label_info")), stamp))

@@ -1,22 +1,32 @@
-"""Which transforms change images at random."""
+"""Which transforms may change images at random."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from monai.transforms import Compose, MapTransform, Randomizable
+from monai.transforms import Compose, Lambda, Lambdad, MapTransform, Randomizable, Transform
 
 __all__ = ["image_augmentations"]
 
 
 def image_augmentations(transform: Callable[..., Any] | None, image_key: str = "image") -> list[str]:
-    """The names of random transforms that change images; those that work on other entries alone are none."""
-    return [
-        type(item).__name__
-        for item in _flat([] if transform is None else [transform])
-        if isinstance(item, Randomizable) and not (isinstance(item, MapTransform) and image_key not in item.keys)
-    ]
+    """The names of transforms that may give another image the next time; those that work on other entries alone do not.
+
+    They are MONAI's random ones, and functions (plain, ``Lambda`` or ``Lambdad``), which do not say what they do. A
+    transform of one's own that is random must be a ``Randomizable``, as MONAI asks.
+    """
+    return [_name(item) for item in _flat([] if transform is None else [transform]) if _may_change(item, image_key)]
+
+
+def _may_change(item: Callable[..., Any], image_key: str) -> bool:
+    if isinstance(item, MapTransform) and image_key not in item.keys:
+        return False
+    return isinstance(item, (Randomizable, Lambda, Lambdad)) or not isinstance(item, Transform)
+
+
+def _name(item: Callable[..., Any]) -> str:
+    return getattr(item, "__name__", type(item).__name__)
 
 
 def _flat(transforms: Iterable[Callable[..., Any]]) -> Iterable[Callable[..., Any]]:

@@ -129,6 +129,16 @@ def test_labelled_images_know_what_the_client_named(open_studies):
     assert [(image.name, image.values) for image in found] == [("ball_0", {}), ("ball_1", {"ball": 4})]
 
 
+def test_what_was_deleted_behind_the_servers_back_is_passed_over(open_studies):
+    from monai_cobot.label.studies import labelled_images
+
+    studies = open_studies()
+    for number in (0, 1):
+        studies.save_label(f"ball_{number}", label_of(studies, number), "final", {})
+    Path(studies.get_image_uri("ball_0")).unlink()
+    assert [image.name for image in labelled_images(studies)] == ["ball_1"]
+
+
 def test_training_wants_two_labelled_images(open_studies, save_ball_adapter, tmp_path):
     from fastapi import HTTPException
 

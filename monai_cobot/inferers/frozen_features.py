@@ -58,7 +58,8 @@ def open_feature_cache(
         return None
     changing = image_augmentations(transform, image_key)
     if changing:
-        logger.info("Frozen image features are computed anew in every epoch: %s may change images.", ", ".join(changing))
+        names = ", ".join(changing)
+        logger.info("Frozen image features are computed anew in every epoch: %s may change images.", names)
         return None
     if dtype not in _TYPES:
         raise ValueError(f"Features are kept as {' or '.join(_TYPES)}, not as {dtype!r}.")

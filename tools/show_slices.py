@@ -1,7 +1,8 @@
 """Draw how an organ is segmented in 3D Slicer's slice views: ``python tools/show_slices.py``.
 
 What a user would draw is put into a scene of Slicer's own core (wheel ``slicer-core``), SlicerCOBOT's session segments,
-and Slicer's own displayable managers render volume, box, points and segment off screen. It writes ``slicer_steps.png``.
+and Slicer's own displayable managers render volume, box, points and segment off screen. It writes ``slicer_steps.png``
+and, for the README, the steps within a slice as ``slicer_slice.png``.
 """
 
 import argparse
@@ -160,7 +161,9 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("docs/pictures"), help="folder of the picture")
     options = parser.parse_args()
     with opened() as slicer:
-        save(steps(slicer, options.data, options.adapter), options.to / "slicer_steps.png")
+        pictures = steps(slicer, options.data, options.adapter)
+    save(pictures, options.to / "slicer_steps.png")
+    save(dict(list(pictures.items())[:3]), options.to / "slicer_slice.png")
 
 
 def steps(slicer: Any, data: Path, adapter: Path | None) -> dict[str, np.ndarray]:

@@ -109,8 +109,9 @@ def attach(web: FastAPI, host: str = "127.0.0.1", allow_origins: Sequence[str] =
     web.add_exception_handler(Exception, _failed)
     web.user_middleware[:] = [middleware for middleware in web.user_middleware if middleware.cls is not CORSMiddleware]
     if allow_origins:
-        cors = {"allow_origins": list(allow_origins), "allow_methods": ["*"], "allow_headers": ["*"]}
-        web.user_middleware.append(Middleware(CORSMiddleware, **cors))
+        web.user_middleware.append(
+            Middleware(CORSMiddleware, allow_origins=list(allow_origins), allow_methods=["*"], allow_headers=["*"])
+        )
     web.user_middleware.insert(0, Middleware(Guard, host=host, allow_origins=allow_origins))
     web.middleware_stack = None  # made again for the next request, with these handlers
 
@@ -139,11 +140,11 @@ for _refused, _reason in _REFUSED.items():
 
 for _router, _path, _kept in _OF_MONAI_LABEL:
     for _route in _router.routes:
-        if isinstance(_route, APIRoute) and _route.path == _path and _route.methods & set(_kept):
+        if isinstance(_route, APIRoute) and _route.path == _path and (_route.methods or set()) & set(_kept):
             router.add_api_route(
                 _path,
                 _on_a_thread(_route.endpoint),
-                methods=sorted(_route.methods & set(_kept)),
+                methods=sorted((_route.methods or set()) & set(_kept)),
                 response_model=_route.response_model,
                 summary=_route.summary,
                 include_in_schema=_route.include_in_schema,

@@ -296,7 +296,7 @@ def test_an_archive_of_the_labelled_images_is_not_left_behind_either(server, two
 
 def test_an_error_that_nobody_foresaw_is_answered_with_its_reason(server):
     damaged = server.studies / ".cobot" / "sessions" / "0d"
-    damaged.mkdir()
+    damaged.mkdir(parents=True)
     (damaged / "meta.info").write_text("3", encoding="utf-8")
     reply = server.ask("GET", "/session/0d")
     shutil.rmtree(damaged)

@@ -75,8 +75,10 @@ def open_model(
     Raises:
         ValueError, OSError, BackendError: the SAM, the adapter or the backend cannot be used; says why.
     """
-    from monai_cobot.inferers import AdapterShelf, check_device, default_device
+    from monai_cobot.inferers import AdapterShelf, default_device
+    from monai_cobot.options import check_options
 
-    device = default_device() if device is None else check_device(device)
+    device = device or default_device()
+    check_options(device=device)
     shelf = AdapterShelf(build_for(adapter, variant, checkpoint, image_size), device, precision, backend)
     return shelf.base if adapter is None else shelf.load(adapter)

@@ -8,9 +8,10 @@ from monai_cobot.inferers.grid import Region, region_from_source, region_to_sour
 from monai_cobot.inferers.prediction import SlicePrediction
 from monai_cobot.inferers.prompts import Point, SlicePrompts
 from monai_cobot.inferers.propagation import EndRules
-from monai_cobot.inferers.sams import SamCollection, check_device, default_device
+from monai_cobot.inferers.sams import SamCollection, default_device
 from monai_cobot.inferers.session import VolumeSession
 from monai_cobot.inferers.slice_encoder import guess_preset
+from monai_cobot.inferers.voxel_prompts import VoxelPrompt, segment_prompt
 
 __all__ = [
     "AdaptedSam",
@@ -26,11 +27,12 @@ __all__ = [
     "SlicePrediction",
     "SlicePrompts",
     "VolumeSession",
-    "check_device",
+    "VoxelPrompt",
     "default_device",
     "guess_preset",
     "open_feature_cache",
     "region_from_source",
     "region_to_source",
+    "segment_prompt",
     "slice_axis_from_source",
 ]

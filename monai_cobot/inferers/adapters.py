@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from monai_cobot.networks import PromptableSam, accelerate, base_weights_sha256
 from monai_cobot.networks._segment_anything import Sam
-from monai_cobot.networks.backends import BACKENDS
+from monai_cobot.networks.backends import choose_backend
 from monai_cobot.networks.sam import variant_of
 from monai_cobot.peft import load_adapter, read_adapter_config
 from monai_cobot.peft.io import WEIGHTS_FILE
@@ -61,6 +61,7 @@ class AdapterShelf:
 
     Raises:
         ValueError: the SAM is adapted already, or for an unknown precision or backend.
+        BackendError: the backend that was asked for is not installed, or does not run on the device.
     """
 
     def __init__(
@@ -70,11 +71,11 @@ class AdapterShelf:
             raise ValueError("This SAM is adapted already: give the bare SAM, and load its adapters here.")
         self._base_sha256 = base_weights_sha256(sam)
         self._sam = sam.requires_grad_(False).to(device).eval()
-        if backend not in BACKENDS:
-            raise ValueError(f"Unknown backend {backend!r}: expected one of {', '.join(BACKENDS)}.")
         self._backend = backend
         self._precision = precision
-        self._held_weights = PromptableSam(self._sam, precision).held_weights  # one place for all adapters
+        bare = PromptableSam(self._sam, precision)
+        choose_backend(bare, backend)  # what cannot run here says so before an adapter is loaded
+        self._held_weights = bare.held_weights  # one place for all adapters
         self._loaded: dict[tuple[Path, str], AdaptedSam] = {}
 
     @cached_property

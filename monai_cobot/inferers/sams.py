@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 
 from monai_cobot.inferers.adapters import AdaptedSam, AdapterShelf
-from monai_cobot.networks import VARIANTS, PromptableSam, build_sam
-from monai_cobot.networks.backends import choose_backend
+from monai_cobot.networks import VARIANTS, build_sam
 from monai_cobot.peft import read_adapter_config
 
-__all__ = ["PACKAGED_VARIANT", "SamCollection", "check_device", "default_device"]
+__all__ = ["PACKAGED_VARIANT", "SamCollection", "default_device"]
 
 PACKAGED_VARIANT = "vit_mini"
 """The variant whose weights come with this package."""
@@ -105,9 +104,7 @@ class SamCollection:
         with self._one_at_a_time(key):
             if key not in self._shelves:
                 sam = build_sam(variant, self.checkpoints[variant], key[1])
-                shelf = AdapterShelf(sam, self.device, self._precision, self._backend)
-                choose_backend(PromptableSam(sam, self._precision), self._backend)
-                self._shelves[key] = shelf
+                self._shelves[key] = AdapterShelf(sam, self.device, self._precision, self._backend)
             return self._shelves[key]
 
 
@@ -115,21 +112,3 @@ def default_device() -> str:
     """``"cuda"`` where PyTorch sees a GPU, else ``"cpu"``; Apple's ``"mps"`` is taken only where it is asked for, since
     it was never tested."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def check_device(name: str) -> str:
-    """The name of a device, if PyTorch can compute there.
-
-    Raises:
-        ValueError: it is not the name of one, or there is none of that kind.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"PyTorch cannot compute on {name!r} here ({reason}): expected cpu, cuda or cuda:1; `cobot doctor` shows "
-            "what there is."
-        ) from error
-    return str(device)

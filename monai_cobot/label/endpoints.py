@@ -123,6 +123,7 @@ def _on_a_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         return asyncio.run(endpoint(**arguments))
 
     run.__name__, run.__doc__ = endpoint.__name__, endpoint.__doc__
+    # not functools.wraps: FastAPI would see the coroutine that it wraps, and await it
     run.__signature__ = inspect.signature(endpoint)  # type: ignore[attr-defined]
     return run
 

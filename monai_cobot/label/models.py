@@ -7,7 +7,8 @@ import threading
 from pathlib import Path
 
 from monai_cobot.inferers import AdaptedSam, SamCollection
-from monai_cobot.inferers.sams import PACKAGED_VARIANT, check_device
+from monai_cobot.inferers.sams import PACKAGED_VARIANT
+from monai_cobot.options import check_options
 from monai_cobot.peft import AdapterConfig, AdapterError, read_adapter_config
 from monai_cobot.peft.io import CONFIG_FILE
 
@@ -51,7 +52,8 @@ class Models:
         self.variant = variant
         self.checkpoint = checkpoint
         self.image_size = image_size
-        device = None if device is None else check_device(device)
+        if device is not None:
+            check_options(device=device)
         self._sams = SamCollection({variant: checkpoint}, device, precision, backend)
         self.device = self._sams.device
         self._in_use: dict[str, AdaptedSam] = {}

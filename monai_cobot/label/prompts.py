@@ -25,49 +25,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from monai_cobot.data import Volume
-from monai_cobot.inferers import (
-    CancelToken,
-    Point,
-    Region,
-    VolumeSession,
-    region_from_source,
-    slice_axis_from_source,
-)
-from monai_cobot.inferers.grid import Box
-from monai_cobot.transforms import take_slice
+from monai_cobot.inferers import Region, VoxelPrompt
+from monai_cobot.inferers.voxel_prompts import Voxel
 
-__all__ = ["PROTOCOL", "VoxelPrompt", "read_prompt", "segment"]
+__all__ = ["PROTOCOL", "read_prompt"]
 
 # Raised when a client that keeps to the table above would get another mask, or none; /info/ tells it to clients.
 PROTOCOL = 1
-
-Voxel = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class VoxelPrompt:
-    """A prompt in voxels of the file.
-
-    Attributes:
-        axis: along which slices follow one another: 0, 1, 2 for i, j, k; None for the model's own axis.
-        index: of the slice; None for a 3D prompt.
-        box: around the object; one voxel thick in a slice.
-        foreground, background: points in the object, and points that are not.
-        boxes: to propagate from, each one voxel thick.
-        reach: the most slices beyond ``boxes``.
-    """
-
-    axis: int | None = None
-    index: int | None = None
-    box: Region | None = None
-    foreground: tuple[Voxel, ...] = ()
-    background: tuple[Voxel, ...] = ()
-    boxes: tuple[Region, ...] = field(default=())
-    reach: int | None = None
 
 
 def read_prompt(params: Mapping[str, Any], shape: Sequence[int], in_slices: bool = False) -> VoxelPrompt:
@@ -103,57 +69,6 @@ def read_prompt(params: Mapping[str, Any], shape: Sequence[int], in_slices: bool
     if index is not None or in_slices:
         return _in_slice(index, box, is_roi, foreground, background, along, shape)
     return VoxelPrompt(axis, None, box, foreground, background)
-
-
-def segment(session: VolumeSession, prompt: VoxelPrompt, label: int, cancel: CancelToken | None = None) -> None:
-    """Segment what a prompt says as an object of a session.
-
-    Args:
-        session: over the image.
-        prompt: where the object is.
-        label: of the new object.
-        cancel: stops it.
-
-    Raises:
-        ValueError: the prompt does not fit.
-        Cancelled: if so asked.
-    """
-    volume = session.volume
-    axis = session.model.axis if prompt.axis is None else slice_axis_from_source(prompt.axis, volume)
-    if prompt.boxes:
-        drawn = dict(_on_slice(box, axis, volume) for box in prompt.boxes)
-        limits = None
-        if prompt.reach is not None:
-            limits = range(min(drawn) - prompt.reach, max(drawn) + prompt.reach + 1)
-        session.propagate(axis, drawn, label, limits, cancel=cancel)
-        return
-    clicks: dict[int, list[Point]] = {}
-    for voxels, inside in ((prompt.foreground, True), (prompt.background, False)):
-        for voxel in voxels:
-            at, point = _click(voxel, axis, volume, inside)
-            clicks.setdefault(at, []).append(point)
-    if prompt.index is not None:
-        at = _on_slice(prompt.box or _voxel(prompt.foreground[0]), axis, volume)[0]
-        box = None if prompt.box is None else _on_slice(prompt.box, axis, volume)[1]
-        session.segment_slice(axis, at, box, clicks.get(at, ()), label, cancel)
-        return
-    if prompt.box is not None:
-        session.segment_region(region_from_source(prompt.box, volume), label, (axis,), cancel)
-    else:
-        begun = {at: points for at, points in clicks.items() if any(point.inside for point in points)}
-        for at, points in begun.items():
-            session.segment_slice(axis, at, None, points, label, cancel)
-        session.propagate(axis, None, label, cancel=cancel)
-        clicks = {at: points for at, points in clicks.items() if at not in begun}
-    present = session.lps_mask(label)
-    for at, points in clicks.items():
-        # a point outside takes away what is there; where nothing is, there is nothing to take
-        if any(point.inside for point in points) or take_slice(present[None], axis, at).any():
-            for point in sorted(points, key=lambda point: not point.inside):
-                session.add_point(axis, at, point, label, cancel)
-
-
-# --- reading
 
 
 def _propagation(params: Mapping[str, Any], shape: Sequence[int], axis: int) -> VoxelPrompt:
@@ -273,23 +188,3 @@ def _whole(value: Any, name: str) -> int:
     if _number(value, name) != int(value):
         raise ValueError(f"{name} is {value}; a whole number is expected.")
     return int(value)
-
-
-# --- in the frame of the session
-
-
-def _voxel(voxel: Voxel) -> Region:
-    i, j, k = voxel
-    return Region(voxel, (i + 1, j + 1, k + 1))
-
-
-def _on_slice(box: Region, axis: str, volume: Volume) -> tuple[int, Box]:
-    """The slice that a box one voxel thick is in, and the box as it is shown there."""
-    region = region_from_source(box, volume)
-    return region.indices(axis).start, region.box(axis, volume.array.shape[1:])
-
-
-def _click(voxel: Voxel, axis: str, volume: Volume, inside: bool) -> tuple[int, Point]:
-    """The slice of a voxel, and its middle there."""
-    at, (x0, y0, x1, y1) = _on_slice(_voxel(voxel), axis, volume)
-    return at, Point((x0 + x1) / 2, (y0 + y1) / 2, inside)

@@ -21,9 +21,9 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 from monai_cobot.data import write_label_map
-from monai_cobot.inferers import AdaptedSam, Cancelled, CancelToken, EmbeddingCache, VolumeSession
+from monai_cobot.inferers import AdaptedSam, Cancelled, CancelToken, EmbeddingCache, VolumeSession, segment_prompt
 from monai_cobot.label.models import Models
-from monai_cobot.label.prompts import read_prompt, segment
+from monai_cobot.label.prompts import read_prompt
 from monai_cobot.label.training import (
     OPTIONS,
     LabelledImage,
@@ -182,7 +182,7 @@ class AdapterInference(InferTask):
             session = self._volumes.session(image, model, preset)
             prompt = read_prompt(request, session.volume.source_shape, self._in_slices)
             try:
-                segment(session, prompt, label, cancel)
+                segment_prompt(session, prompt, label, cancel)
                 found = session.crop(label)
                 file = _write(found, session, image, ending, request)
             finally:

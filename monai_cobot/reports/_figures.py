@@ -37,6 +37,14 @@ def shrink_to_fit(text: Text, width: float) -> None:
         text.set_fontsize(float(text.get_fontsize()) * min(0.98, width / needed))
 
 
+def titled_figure(width: float, height: float, title: str) -> Figure:
+    """An empty figure for panels, of the given size in inches, under a title that is made to fit."""
+    figure = new_figure(width, height, ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+    heading = figure.suptitle(title, fontsize=14, fontweight="bold", x=0.012, ha="left", parse_math=False)
+    shrink_to_fit(heading, width - 0.3)
+    return figure
+
+
 def write_png(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Draw the figure, whole, before anything is written.
 

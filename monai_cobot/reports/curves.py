@@ -9,7 +9,6 @@ from statistics import fmean
 from typing import Any, TypedDict
 
 from matplotlib.axes import Axes
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from monai_cobot.reports._figures import (
@@ -19,8 +18,7 @@ from monai_cobot.reports._figures import (
     PURPLE,
     SKY_BLUE,
     VERMILLION,
-    new_figure,
-    shrink_to_fit,
+    titled_figure,
     write_png,
 )
 
@@ -59,11 +57,8 @@ def plot_training_curves(history: Sequence[EpochRecord], path: str | os.PathLike
     """
     _check(history)
     num_labels = len({label for record in history for label in record["dice"] or ()})
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-    figure = new_figure(10, max(7, 1.8 + 0.36 * num_labels), layout)
+    figure = titled_figure(10, max(7, 1.8 + 0.36 * num_labels), title)
     loss_axes, dice_axes = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
-    heading = figure.suptitle(title, fontsize=14, fontweight="bold", x=0.012, ha="left", parse_math=False)
-    shrink_to_fit(heading, 9.7)
     _plot_loss(loss_axes, history)
     _plot_dice(dice_axes, history)
     last = max(record["epoch"] for record in history)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from monai_cobot.reports._figures import new_figure, shrink_to_fit, write_png
+from monai_cobot.reports._figures import titled_figure, write_png
 
 # Up to so many slots, numbers fit into the cells.
 _MOST_WITH_NUMBERS = 12
@@ -48,11 +47,9 @@ def plot_relation_matrix(
     change = change - np.eye(count)
     largest = float(np.abs(change).max()) or 1.0
 
-    figure = new_figure(8, 7, ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+    figure = titled_figure(8, 7, title)
     axes = figure.subplots()
     image = axes.imshow(change, cmap="RdBu_r", vmin=-largest, vmax=largest)
-    heading = figure.suptitle(title, fontsize=14, fontweight="bold", x=0.012, ha="left", parse_math=False)
-    shrink_to_fit(heading, 7.7)
     for axis, kind in ((axes.xaxis, "to slot"), (axes.yaxis, "from slot")):
         axis.set_label_text(kind, fontsize=11)
         step = -(-count // 24)  # more names would run into one another

@@ -10,9 +10,8 @@ from statistics import median
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from monai_cobot.reports._figures import BLUE, new_figure, shrink_to_fit, write_png
+from monai_cobot.reports._figures import BLUE, titled_figure, write_png
 from monai_cobot.reports.mask_scores import MaskScores
 
 _PANELS = {
@@ -48,9 +47,7 @@ def plot_mask_scores(scores: Mapping[str, Sequence[MaskScores]], path: str | os.
     if not any(scores.values()):
         raise ValueError("no case has scores, so there is nothing to draw")
     width = 2 * max(_LEAST_WIDTH, 0.9 + _LABEL * len(scores))
-    figure = new_figure(width, 2 * _HEIGHT + 0.6, ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-    heading = figure.suptitle(title, fontsize=14, fontweight="bold", x=0.012, ha="left", parse_math=False)
-    shrink_to_fit(heading, width - 0.3)
+    figure = titled_figure(width, 2 * _HEIGHT + 0.6, title)
     for panel, (measure, name) in zip(figure.subplots(2, 2).flatten(), _PANELS.items(), strict=True):
         factor = 1.0 if measure in _LENGTHS else 100.0
         values = {label: [factor * getattr(case, measure) for case in cases] for label, cases in scores.items()}

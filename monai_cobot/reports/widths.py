@@ -9,9 +9,7 @@ from itertools import cycle
 from pathlib import Path
 from statistics import fmean, stdev
 
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-from monai_cobot.reports._figures import BLUE, GREEN, ORANGE, PURPLE, VERMILLION, new_figure, shrink_to_fit, write_png
+from monai_cobot.reports._figures import BLUE, GREEN, ORANGE, PURPLE, VERMILLION, titled_figure, write_png
 
 _LOOKS = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (ORANGE, "D"), (PURPLE, "v"))
 # Inches.
@@ -42,9 +40,7 @@ def plot_widths(courses: Mapping[str, Courses], path: str | os.PathLike[str], *,
     columns = min(len(courses), _PANELS_A_ROW)
     rows = -(-len(courses) // columns)
     width = max(columns * _PANEL, 6.4)
-    figure = new_figure(width, rows * _HEIGHT + 0.9, ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-    heading = figure.suptitle(title, fontsize=14, fontweight="bold", x=0.012, ha="left", parse_math=False)
-    shrink_to_fit(heading, width - 0.3)
+    figure = titled_figure(width, rows * _HEIGHT + 0.9, title)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     handles = {}
     names = list(dict.fromkeys(name for methods in courses.values() for name in methods))

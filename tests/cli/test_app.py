@@ -70,7 +70,9 @@ def test_training_is_the_bundles_with_its_options_and_exit_code(train, tmp_path)
     assert "did you mean --epochs" in ended.stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another matter there")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows sends Ctrl-C to a whole console, this test's own process too"
+)
 def test_a_training_that_is_stopped_reports_before_it_ends(train, tmp_path):
     process = subprocess.Popen(
         [*train, "--epochs", "1000"],

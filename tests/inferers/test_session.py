@@ -302,7 +302,9 @@ def test_three_axes_are_fused_by_the_mean_of_their_probabilities(session: Volume
     assert not fused[i:, j:, k:].any()
 
 
-def test_what_is_not_connected_and_holes_are_tidied_where_that_is_asked_for(session: VolumeSession) -> None:
+def test_what_is_not_connected_and_holes_are_tidied_where_that_is_asked_for(
+    session: VolumeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ring, speck = np.zeros((9, 9, 3), dtype=bool), np.zeros((9, 9, 3), dtype=bool)
     ring[1:6, 1:6, 1] = True
     ring[3, 3, 1] = False
@@ -320,7 +322,7 @@ def test_what_is_not_connected_and_holes_are_tidied_where_that_is_asked_for(sess
 
         return predict
 
-    session._predictor = predictor  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(session, "_predictor", predictor)
     whole = ring.copy()
     whole[3, 3, 1] = True
     assert np.array_equal(segment(), ring | speck)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monai_cobot.inferers import EmbeddingCache
+from monai_cobot.inferers import EmbeddingCache, segment_prompt
 from monai_cobot.label.models import Models
-from monai_cobot.label.prompts import read_prompt, segment
+from monai_cobot.label.prompts import read_prompt
 from monai_cobot.label.versions import publish
 from monai_cobot.label.volumes import OpenVolumes
 from monai_cobot.networks import build_sam
@@ -87,7 +87,7 @@ def test_many_threads_with_several_models_on_one_volume_get_what_each_asked_for(
         session = volumes.session(path, model, "window:-100,200")
         label = volumes.new_label()
         low = 2 + number % 5
-        segment(session, read_prompt({"slice": 6, "box": [low, 6, 20 + low, 24]}, (30, 28, 12)), label)
+        segment_prompt(session, read_prompt({"slice": 6, "box": [low, 6, 20 + low, 24]}, (30, 28, 12)), label)
         found = session.mask(label)
         session.remove(label)
         return found

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from monai_cobot.data import volume_from_array
-from monai_cobot.inferers import AdapterShelf, Point, Region, VolumeSession
-from monai_cobot.label.prompts import VoxelPrompt, read_prompt, segment
+from monai_cobot.inferers import AdapterShelf, Point, Region, VolumeSession, VoxelPrompt, segment_prompt
+from monai_cobot.label.prompts import read_prompt
 
 SHAPE = (30, 28, 12)
 BOX = Region((4, 9, 6), (21, 22, 7))
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(params, message):
 def test_a_box_in_a_slice_of_any_axis_of_the_file_is_that_slice_and_box_of_the_session(session, axis):
     low, high = [4, 9, 3], [21, 22, 8]
     low[axis], high[axis] = 6 + 4 * (axis < 2), 7 + 4 * (axis < 2)
-    segment(session, read_prompt({"slice": low[axis], "slice_axis": axis, "box": [*low, *high]}, SHAPE), 1)
+    segment_prompt(session, read_prompt({"slice": low[axis], "slice_axis": axis, "box": [*low, *high]}, SHAPE), 1)
     found = session.mask(1)
     session.remove(1)
     present = np.flatnonzero(found.any(axis=tuple(n for n in range(3) if n != axis)))
@@ -109,7 +109,7 @@ def test_a_box_in_a_slice_of_any_axis_of_the_file_is_that_slice_and_box_of_the_s
 
 
 def test_a_point_is_the_middle_of_its_voxel(session):
-    segment(session, read_prompt({"slice": 6, "foreground": [[12, 15, 6]], "background": [[2, 2, 6]]}, SHAPE), 1)
+    segment_prompt(session, read_prompt({"slice": 6, "foreground": [[12, 15, 6]], "background": [[2, 2, 6]]}, SHAPE), 1)
     found = session.mask(1)
     session.remove(1)
     session.segment_slice("axial", 5, None, [Point(17.5, 12.5), Point(27.5, 25.5, False)])
@@ -118,7 +118,7 @@ def test_a_point_is_the_middle_of_its_voxel(session):
 
 
 def test_points_alone_are_propagated_from_their_slices(session):
-    segment(session, read_prompt({"foreground": [[12, 15, 5], [12, 15, 7]]}, SHAPE), 1)
+    segment_prompt(session, read_prompt({"foreground": [[12, 15, 5], [12, 15, 7]]}, SHAPE), 1)
     found = session.mask(1)
     session.remove(1)
     for index in (4, 6):
@@ -131,10 +131,10 @@ def test_points_alone_are_propagated_from_their_slices(session):
 
 def test_points_correct_the_mask_of_a_3d_box(session):
     box = {"box": [4, 9, 3, 21, 22, 9]}
-    segment(session, read_prompt(box, SHAPE), 1)
+    segment_prompt(session, read_prompt(box, SHAPE), 1)
     without = session.mask(1)
     session.remove(1)
-    segment(session, read_prompt({**box, "background": [[12, 15, 5]], "foreground": [[18, 15, 7]]}, SHAPE), 1)
+    segment_prompt(session, read_prompt({**box, "background": [[12, 15, 5]], "foreground": [[18, 15, 7]]}, SHAPE), 1)
     changed = (session.mask(1) != without).any(axis=(0, 1))
     session.remove(1)
     assert changed.any()
@@ -143,6 +143,6 @@ def test_points_correct_the_mask_of_a_3d_box(session):
 
 def test_boxes_on_two_slices_are_joined(session):
     params = {"boxes": [[4, 9, 4, 21, 22, 5], [4, 9, 7, 21, 22, 8]], "reach": 0}
-    segment(session, read_prompt(params, SHAPE), 1)
+    segment_prompt(session, read_prompt(params, SHAPE), 1)
     assert set(np.flatnonzero(session.mask(1).any(axis=(0, 1)))) == {4, 5, 6, 7}
     session.remove(1)

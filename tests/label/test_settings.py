@@ -83,7 +83,7 @@ def test_web_pages_are_named_by_their_address(origins, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--device", "abacus"], "cannot compute on 'abacus'"),
+        (["--device", "abacus"], "this device cannot be used here"),
         (["--backend", "fast"], "Unknown backend 'fast'"),
         (["--sam-variant", "vit_b"], "sam_checkpoint"),
         (["--sam-variant", "vit_b", "--sam-checkpoint", "nowhere.pth"], "nowhere.pth"),

@@ -70,13 +70,13 @@ def test_someone_waits_for_a_mask_as_long_as_it_is_made(monailabel, balls, tmp_p
     models = Models(tmp_path / "adapters", image_size=64, device="cpu")
     task = module.AdapterInference("vit_mini", None, models, OpenVolumes(EmbeddingCache(), look_ahead=False))
     during = []
-    segment = module.segment
+    segment = module.segment_prompt
 
     def watched(*arguments):
         during.append(module._answering.wait_for_nobody(0))
         segment(*arguments)
 
-    monkeypatch.setattr(module, "segment", watched)
+    monkeypatch.setattr(module, "segment_prompt", watched)
     path = balls(tmp_path / "studies") / "ball_0.nii.gz"
     file, _ = task({"image": str(path), "slice": 6, "box": [4, 9, 21, 22]})
     Path(file).unlink()

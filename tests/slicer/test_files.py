@@ -54,13 +54,19 @@ def masks_of(node, volume):
     return {segmentation.GetSegment(name).GetName(): writer.read(name) for name in segmentation.GetSegmentIDs()}
 
 
-def test_overlapping_segments_are_the_same_after_they_were_saved_and_loaded_again(mrml, ct, bone, marrow, tmp_path):
-    writer, _, found = bone
+def saved_and_loaded(mrml, node, path):
+    """A segmentation, by way of a file."""
     storage = mrml.vtkMRMLSegmentationStorageNode()
-    storage.SetFileName(str(tmp_path / "bones.seg.nrrd"))
-    assert storage.WriteData(writer.node)
+    storage.SetFileName(str(path))
+    assert storage.WriteData(node)
     loaded = mrml.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     assert storage.ReadData(loaded)
+    return loaded
+
+
+def test_overlapping_segments_are_the_same_after_they_were_saved_and_loaded_again(mrml, ct, bone, marrow, tmp_path):
+    writer, _, found = bone
+    loaded = saved_and_loaded(mrml, writer.node, tmp_path / "bones.seg.nrrd")
     masks = masks_of(loaded, ct)
     assert is_equal(masks["bone"], found)
     assert is_equal(masks["marrow"], marrow[1])
@@ -95,11 +101,7 @@ def test_a_labelmap_that_slicer_exports_as_nifti_holds_the_same_voxels(mrml, ct,
 
 def test_a_segment_is_the_same_after_it_was_saved_and_loaded_again(mrml, ct, bone, tmp_path):
     writer, _, found = bone
-    storage = mrml.vtkMRMLSegmentationStorageNode()
-    storage.SetFileName(str(tmp_path / "bones.seg.nrrd"))
-    assert storage.WriteData(writer.node)
-    loaded = mrml.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    assert storage.ReadData(loaded)
+    loaded = saved_and_loaded(mrml, writer.node, tmp_path / "bones.seg.nrrd")
     again = SegmentWriter(loaded, ct)
     (segment,) = loaded.GetSegmentation().GetSegmentIDs()
     assert is_equal(again.read(segment), found)

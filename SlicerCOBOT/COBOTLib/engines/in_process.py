@@ -11,7 +11,7 @@ import numpy as np
 from ..grid import VoxelBox, VoxelMask
 from ..jobs import Cancelled, Job
 from ..packages import missing
-from ..prompts import Prompt, PropagationPrompt, RegionPrompt, SlicePrompt, Voxel
+from ..prompts import Prompt, RegionPrompt, SlicePrompt
 from .base import AdapterInfo, Engine, EngineError, Scan
 
 # Planes of oblique views are scans too: a few are kept, so that a second box on the same plane is fast.
@@ -82,7 +82,7 @@ class InProcessEngine(Engine):
         token = inferers.CancelToken()
         try:
             with job.stopped_by(token.cancel):
-                self._run(session, prompt, token, job)
+                inferers.segment_prompt(session, _voxel_prompt(prompt), 1, token, job.report)
             found = session.crop(1)
         except inferers.Cancelled:
             raise Cancelled from None
@@ -168,23 +168,6 @@ class InProcessEngine(Engine):
             self._sessions.popitem(last=False)[1][1].close()
         return session
 
-    def _run(self, session: Any, prompt: Prompt, token: Any, job: Job) -> None:
-        axis = _slice_axis(prompt.axis, session)
-        if isinstance(prompt, SlicePrompt):
-            index, box = _on_slice(prompt.box or _voxel(prompt.positive[0]), axis, session)
-            points = [
-                _point(voxel, axis, session, inside)
-                for voxels, inside in ((prompt.positive, True), (prompt.negative, False))
-                for voxel in voxels
-            ]
-            session.segment_slice(axis, index, box if prompt.box else None, points, cancel=token)
-        elif isinstance(prompt, RegionPrompt):
-            session.segment_region(_region(prompt.box, session), axes=(axis,), cancel=token, progress=job.report)
-        else:
-            boxes = dict(_on_slice(box, axis, session) for box in prompt.boxes)
-            limits = None if prompt.reach is None else _limits(boxes, prompt)
-            session.propagate(axis, boxes, limits=limits, cancel=token, progress=job.report)
-
 
 def _explained(error: Exception) -> str:
     """What went wrong, in a sentence, and what to do where memory was short: of PyTorch's errors, the first line."""
@@ -197,40 +180,15 @@ def _explained(error: Exception) -> str:
     return str(error)
 
 
-def _limits(boxes: dict[int, Any], prompt: PropagationPrompt) -> range:
-    assert prompt.reach is not None
-    return range(min(boxes) - prompt.reach, max(boxes) + prompt.reach + 1)
+def _voxel_prompt(prompt: Prompt) -> Any:
+    """As ``monai_cobot`` is told it."""
+    from monai_cobot.inferers import Region, VoxelPrompt
 
+    def region(box: VoxelBox | None) -> Any:
+        return None if box is None else Region(box.low, box.high)
 
-def _slice_axis(axis: int, session: Any) -> str:
-    """The slices of the session along an axis (0, 1, 2 for i, j, k) of the scan."""
-    from nibabel.orientations import io_orientation
-
-    from monai_cobot.inferers.grid import SLICE_NORMALS
-
-    normal = int(io_orientation(session.volume.source_affine)[axis, 0])
-    return next(name for name, number in SLICE_NORMALS.items() if number == normal)
-
-
-def _region(box: VoxelBox, session: Any) -> Any:
-    from monai_cobot.inferers import Region, region_from_source
-
-    return region_from_source(Region(box.low, box.high), session.volume)
-
-
-def _on_slice(box: VoxelBox, axis: str, session: Any) -> tuple[int, Any]:
-    """The slice that a box one voxel thick is in, and the box as it is shown there."""
-    region = _region(box, session)
-    return region.indices(axis).start, region.box(axis, session.shape)
-
-
-def _voxel(voxel: Voxel) -> VoxelBox:
-    return VoxelBox(voxel, tuple(index + 1 for index in voxel))
-
-
-def _point(voxel: Voxel, axis: str, session: Any, inside: bool) -> Any:
-    """A click in the middle of a voxel."""
-    from monai_cobot.inferers import Point
-
-    _, (x0, y0, x1, y1) = _on_slice(_voxel(voxel), axis, session)
-    return Point((x0 + x1) / 2, (y0 + y1) / 2, inside)
+    if isinstance(prompt, SlicePrompt):
+        return VoxelPrompt(prompt.axis, prompt.index, region(prompt.box), prompt.positive, prompt.negative)
+    if isinstance(prompt, RegionPrompt):
+        return VoxelPrompt(prompt.axis, box=region(prompt.box))
+    return VoxelPrompt(prompt.axis, boxes=tuple(map(region, prompt.boxes)), reach=prompt.reach)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pretrain_mini import main
 from pretraining.network import ResizableSam, initialise
+from pretraining.scenes import Difficulty
 from pretraining.training import Settings, Stage, Trainer
 
 from monai_cobot.networks import build_sam, load_checkpoint
@@ -103,6 +104,18 @@ def test_the_learning_rate_warms_up_then_stays_then_falls_to_a_hundredth(tmp_pat
         assert trainer._learning_rate == pytest.approx(1e-3)
     trainer.step = 2000
     assert trainer._learning_rate == pytest.approx(1e-5)
+
+
+def test_images_are_easy_and_their_objects_bright_until_both_change_little_by_little(tmp_path: Path) -> None:
+    trainer = new_trainer(tmp_path)
+    found = []
+    for trainer.step in (0, training.BRIGHT_STEPS, training.MIXED_STEPS, training.HARD_STEPS, 10**6):
+        found.append(trainer._difficulty)
+    first, bright, mixed, hard, last = found
+    assert first == bright == Difficulty(hardest=0, darker=0)
+    assert 0 < mixed.hardest < 1
+    assert mixed.darker == 0.5
+    assert hard == last == Difficulty()
 
 
 def test_one_stage_follows_another(tmp_path: Path) -> None:

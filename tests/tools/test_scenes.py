@@ -4,7 +4,7 @@ import pytest
 import torch
 from pretraining.fields import smooth_noise
 from pretraining.looks import LOOKS
-from pretraining.scenes import OBJECTS, _visible, generate
+from pretraining.scenes import FEWEST, OBJECTS, Difficulty, Scenes, _visible, generate
 from pretraining.shapes import random_shapes
 from torch import Generator
 
@@ -43,6 +43,36 @@ def test_brightness_tells_objects_from_what_is_around_them(generator: Generator)
             if ring.any():
                 contrasts.append((image[0][mask].mean() - image[0][ring].mean()).abs())
     assert torch.stack(contrasts).median() > 0.04
+
+
+def contrasts(scenes: Scenes) -> torch.Tensor:
+    """How much brighter than its surroundings each object is that can be asked for, in their standard deviations."""
+    found = []
+    for image, masks, seen in zip(scenes.images, scenes.masks, scenes.seen, strict=True):
+        for mask in masks[seen]:
+            ring = torch.nn.functional.max_pool2d(mask[None].float(), 7, 1, 3)[0].bool() & ~mask
+            if ring.sum() > 1:
+                inner, outer = image[0][mask], image[0][ring]
+                found.append((inner.mean() - outer.mean()) / (inner.std() + outer.std()).clamp_min(0.01))
+    return torch.stack(found)
+
+
+def test_easy_images_show_few_large_objects_that_stand_out_more_than_those_of_hard_ones(generator: Generator) -> None:
+    easy = generate(generator, 16, 64, difficulty=Difficulty(hardest=0))
+    hard = generate(generator, 16, 64, difficulty=Difficulty(hardest=1))
+    assert not easy.masks[:, FEWEST:].any()
+    assert hard.masks[:, FEWEST:].any()
+    assert easy.masks[easy.seen].float().mean() > hard.masks[hard.seen].float().mean()
+    assert contrasts(easy).abs().median() > contrasts(hard).abs().median()
+
+
+def test_objects_are_brighter_or_darker_than_what_is_around_them_as_often_as_is_asked(generator: Generator) -> None:
+    shares = [
+        (contrasts(generate(generator, 48, 64, difficulty=Difficulty(hardest=0, darker=darker))) < 0).float().mean()
+        for darker in (0.0, 0.5, 1.0)
+    ]
+    assert shares[0] < 0.05
+    assert shares[0] + 0.2 < shares[1] < shares[2] - 0.1
 
 
 def test_a_batch_may_be_smaller_than_a_group_or_no_multiple_of_it(generator: Generator) -> None:

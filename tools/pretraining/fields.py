@@ -32,6 +32,16 @@ def pick(generator: Generator, low: float, high: float) -> float:
     return float(uniform(generator, (), low, high))
 
 
+def between(share: float, start: float, end: float) -> float:
+    """The number that lies this share, in [0, 1], of the way from one to another."""
+    return start + share * (end - start)
+
+
+def log_between(share: float, start: float, end: float) -> float:
+    """The number that lies this share, in [0, 1], of the way between two positive ones on a logarithmic scale."""
+    return start * (end / start) ** share
+
+
 def smooth_noise(
     generator: Generator, shape: tuple[int, int], size: tuple[int, int], cells: tuple[float, float]
 ) -> Tensor:

@@ -38,7 +38,7 @@ def resonance(generator: Generator, scene: Tensor) -> Tensor:
     signal = scene.clamp_min(0) ** uniform(generator, shape, 0.7, 1.5) * bias.exp()
     sigma = log_uniform(generator, shape, 0.005, 0.09)
     magnitude = torch.hypot(signal + sigma * normal(generator, scene.shape), sigma * normal(generator, scene.shape))
-    return _between_percentiles(magnitude, 0.005, 0.995)
+    return between_quantiles(magnitude, 0.005, 0.995)
 
 
 def ultrasound(generator: Generator, scene: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def ultrasound(generator: Generator, scene: Tensor) -> Tensor:
     ).sigmoid()
     strength = uniform(generator, shape, 0, 0.9) * happens(generator, shape, 0.5)
     echo = echo * (1 - strength * beneath)
-    image = _between_percentiles(echo, 0, 0.998) ** uniform(generator, shape, 0.6, 1.1)
+    image = between_quantiles(echo, 0, 0.998) ** uniform(generator, shape, 0.6, 1.1)
 
     apex = uniform(generator, shape, 0.2, 1.0)
     inside = (across.abs() < 0.25 + math.tan(0.6) * (depth + apex)) & (torch.hypot(across, depth + apex) > 0.15 + apex)
@@ -74,7 +74,7 @@ def plain(generator: Generator, scene: Tensor) -> Tensor:
     shape = (len(scene), 1, 1, 1)
     scene = F.avg_pool2d(F.pad(scene, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     noise = _correlated(generator, scene) * log_uniform(generator, shape, 0.003, 0.06)
-    return _between_percentiles(scene + noise, 0.002, 0.998)
+    return between_quantiles(scene + noise, 0.002, 0.998)
 
 
 LOOKS = {"tomography": tomography, "resonance": resonance, "ultrasound": ultrasound, "plain": plain}
@@ -92,8 +92,8 @@ def _correlated(generator: Generator, like: Tensor) -> Tensor:
     return smooth_noise(generator, (len(like), 1), (rows, columns), (rows / grain, columns / grain))
 
 
-def _between_percentiles(image: Tensor, low: float, high: float) -> Tensor:
-    """Every image stretched so that two of its quantiles become 0 and 1, and clipped."""
+def between_quantiles(image: Tensor, low: float, high: float) -> Tensor:
+    """Every image stretched so that two of its quantiles, in [0, 1], become 0 and 1, and clipped: (B, 1, H, W)."""
     values = image.flatten(1).sort(dim=1).values
     last = values.shape[1] - 1
     darkest = values[:, round(low * last)].view(-1, 1, 1, 1)

@@ -6,8 +6,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from pretraining.fields import happens, log_uniform, normal, pick, smooth_noise, uniform
-from pretraining.looks import LOOKS
+from pretraining.fields import between, happens, log_between, log_uniform, normal, pick, smooth_noise, uniform
+from pretraining.looks import LOOKS, between_quantiles
 from pretraining.shapes import random_shapes
 
 OBJECTS = 14
@@ -15,6 +15,9 @@ OBJECTS = 14
 
 GROUP = 2
 """Images that are drawn together and share look and resolution: so few that they stay in a processor's cache."""
+
+FEWEST = 5
+"""Objects in the easiest images."""
 
 SMALLEST = 24
 """Area of the smallest object that is asked for, in pixels of the resolution that its image was taken with."""
@@ -35,7 +38,24 @@ class Scenes:
     seen: Tensor
 
 
-def generate(generator: Generator, images: int, size: int, group: int = GROUP) -> Scenes:
+@dataclass(frozen=True)
+class Difficulty:
+    """How hard it is to segment what is drawn.
+
+    Attributes:
+        hardest: in [0, 1]. Images are as hard as this or easier, each group at its own level. At 0, objects are few,
+            large, of rough outline and even brightness, with strong contrast and without noise; at 1 they are as images
+            of patients may be.
+        darker: probability that an object is darker than what it lies on.
+    """
+
+    hardest: float = 1.0
+    darker: float = 0.5
+
+
+def generate(
+    generator: Generator, images: int, size: int, group: int = GROUP, difficulty: Difficulty | None = None
+) -> Scenes:
     """Draw a batch of images.
 
     Args:
@@ -43,11 +63,15 @@ def generate(generator: Generator, images: int, size: int, group: int = GROUP) -
         images: number of images, B.
         size: rows and columns, S.
         group: images drawn together; more of them where a device is fast in large steps.
+        difficulty: of the images; without, all levels.
 
     Returns:
-        Images with ``OBJECTS`` objects each.
+        Images with ``OBJECTS`` objects each, of which easy images show fewer.
     """
-    parts = [_generate_group(generator, min(group, images - first), size) for first in range(0, images, group)]
+    difficulty = difficulty or Difficulty()
+    parts = [
+        _generate_group(generator, min(group, images - first), size, difficulty) for first in range(0, images, group)
+    ]
     return Scenes(
         torch.cat([part.images for part in parts]),
         torch.cat([part.masks for part in parts]),
@@ -55,18 +79,22 @@ def generate(generator: Generator, images: int, size: int, group: int = GROUP) -
     )
 
 
-def _generate_group(generator: Generator, images: int, size: int) -> Scenes:
-    """Draw images that share look and resolution."""
-    shapes, has_body = _within_bodies(generator, random_shapes(generator, images, OBJECTS, size))
+def _generate_group(generator: Generator, images: int, size: int, difficulty: Difficulty) -> Scenes:
+    """Draw images that share look, resolution and level."""
+    level = difficulty.hardest * pick(generator, 0, 1) ** 0.5  # rather hard than easy
+    shapes = random_shapes(generator, images, OBJECTS, size, level)
+    shapes[:, round(between(level, FEWEST, OBJECTS)) :] = -1
+    shapes, has_body = _within_bodies(generator, shapes)
     whole = shapes > 0
     masks = _visible(whole)
     area, whole_area = masks.float().mean((2, 3)), whole.float().mean((2, 3))
 
     look = tuple(LOOKS.values())[int(pick(generator, 0, len(LOOKS)))]
-    taken = round(size * min(1.0, 2 * pick(generator, 0.1, 0.7)))
-    scene = _paint(generator, shapes, has_body)
+    taken = round(size * between(level, 1, min(1.0, 2 * pick(generator, 0.1, 0.7))))
+    scene = _paint(generator, shapes, has_body, level, difficulty.darker)
     scene = F.interpolate(scene, (taken, taken), mode="bilinear", antialias=True, align_corners=False)
-    picture = F.interpolate(look(generator, scene), (size, size), mode="bilinear", align_corners=False)
+    picture = torch.lerp(between_quantiles(scene, 0, 1), look(generator, scene), level)
+    picture = F.interpolate(picture, (size, size), mode="bilinear", align_corners=False)
     seen = (area * taken**2 > SMALLEST) & (area > 0.7 * whole_area) & _stand_out(picture, masks)
     return Scenes(picture, masks, seen)
 
@@ -114,7 +142,7 @@ def _visible(whole: Tensor) -> Tensor:
     return masks
 
 
-def _paint(generator: Generator, shapes: Tensor, has_body: Tensor) -> Tensor:
+def _paint(generator: Generator, shapes: Tensor, has_body: Tensor, level: float, darker: float) -> Tensor:
     """Objects over one another, each with brightness, slope, texture and edge of its own: (B, 1, S, S)."""
     images, count, size, _ = shapes.shape
     frame, each = (size, size), (images, count, 1, 1)
@@ -125,16 +153,17 @@ def _paint(generator: Generator, shapes: Tensor, has_body: Tensor) -> Tensor:
     textures = torch.cat((fine, medium, coarse, stripes), dim=1)  # (B, 4, S, S)
     texture_gain = log_uniform(generator, (images, count + 1, 4, 1, 1), 0.002, 0.05)
     busy = happens(generator, (images, count + 1, 4, 1, 1), 0.06)
-    texture_gain = torch.where(busy, 3 * texture_gain, texture_gain)
+    texture_gain = level * torch.where(busy, 3 * texture_gain, texture_gain)
 
-    contrast = log_uniform(generator, each, 0.05, 0.45) * torch.where(happens(generator, each, 0.5), 1.0, -1.0)
+    contrast = log_uniform(generator, each, log_between(level, 0.25, 0.05), 0.45)
+    contrast = torch.where(happens(generator, each, darker), -contrast, contrast)
     contrast = torch.where(happens(generator, each, 0.08), 2 * contrast, contrast)
     # from crisp to a hundredth of the image and more
-    edge = log_uniform(generator, each, 0.0015, 0.012)
-    slope = 0.15 * normal(generator, (2, *each))
+    edge = log_uniform(generator, each, 0.0015, log_between(level, 0.0036, 0.012))
+    slope = 0.15 * level * normal(generator, (2, *each))
     pixels = torch.linspace(-1, 1, size, device=shapes.device)
 
-    clutter = _clutter(generator, images, size)
+    clutter = level * _clutter(generator, images, size)
     scene = uniform(generator, (images, 1, 1, 1), 0.2, 0.8) + clutter
     scene = scene + (textures * texture_gain[:, -1]).sum(1, keepdim=True)
     dark = has_body.view(-1, 1, 1, 1)

@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from pretraining.fields import happens, log_uniform, normal, smooth_noise, uniform
+from pretraining.fields import happens, log_between, log_uniform, normal, smooth_noise, uniform
 
 HARMONICS = range(2, 8)
 
 
-def random_shapes(generator: Generator, images: int, count: int, size: int) -> Tensor:
+def random_shapes(generator: Generator, images: int, count: int, size: int, level: float = 1.0) -> Tensor:
     """Draw shapes as approximate signed distances to their outlines, the largest of an image first.
 
     A shape is a disc whose radius varies with the angle (a random trigonometric polynomial), stretched, bent, turned
@@ -22,15 +22,16 @@ def random_shapes(generator: Generator, images: int, count: int, size: int) -> T
         images: number of images, B.
         count: shapes an image, N.
         size: rows and columns, S.
+        level: of difficulty, in [0, 1]; the lower, the larger the shapes and the less like an ellipse.
 
     Returns:
         (B, N, S, S): positive inside, in fractions of the image's side.
     """
     batch = (images, count, 1, 1)
-    radius = log_uniform(generator, batch, 0.035, 0.34).sort(dim=1, descending=True).values
+    radius = log_uniform(generator, batch, log_between(level, 0.13, 0.035), 0.34).sort(dim=1, descending=True).values
     x, y = _own_coordinates(generator, radius, size)
     rho = torch.hypot(x, y).clamp_min(1e-4)
-    distance = _radius_by_angle(generator, x / rho, y / rho).sub_(rho)
+    distance = _radius_by_angle(generator, x / rho, y / rho, level).sub_(rho)
 
     # a disc that is cut out: beside the middle it leaves a crescent, in the middle a ring
     offset_angle = uniform(generator, batch, 0, 2 * math.pi)
@@ -74,10 +75,10 @@ def _own_coordinates(generator: Generator, radius: Tensor, size: int) -> tuple[T
     return along, across.add_(bend * (along.square() - 0.3).clamp_max_(2))
 
 
-def _radius_by_angle(generator: Generator, cosine: Tensor, sine: Tensor) -> Tensor:
+def _radius_by_angle(generator: Generator, cosine: Tensor, sine: Tensor, level: float) -> Tensor:
     """A random smooth radius of about 1 at every angle, from the angle's cosine and sine: (B, N, S, S)."""
     batch = (*cosine.shape[:2], 1, 1)
-    roughness = log_uniform(generator, batch, 0.02, 0.2)
+    roughness = log_uniform(generator, batch, log_between(level, 0.2, 0.02), log_between(level, 0.3, 0.2))
     radius = torch.ones_like(cosine)
     c, s = cosine, sine
     for order in HARMONICS:

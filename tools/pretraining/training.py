@@ -20,15 +20,25 @@ from monai_cobot.transforms import inscribed_ellipse
 from pretraining.losses import dice_score, mask_loss
 from pretraining.network import ResizableSam
 from pretraining.prompts import Targets, choose_targets, correcting_clicks, first_clicks, jitter_boxes
-from pretraining.scenes import generate
+from pretraining.scenes import Difficulty, generate
 
-PROMPTS = 8
+PROMPTS = 4
 """Objects asked for in an image."""
 
 WEIGHT_DECAY = 0.05
 WARM_UP_STEPS = 200
 DECAY_FROM = 0.5
 """Part of the steps after which the learning rate falls, from constant to a hundredth along a cosine."""
+
+BRIGHT_STEPS, MIXED_STEPS = 350, 900
+"""Until the first step all objects are brighter than what they lie on, from the second on half of them.
+
+Whether a pixel belongs to the object depends on its brightness and the object's together. As long as bright and dark
+objects are as frequent, neither has a gradient of its own, and training stays at the ellipse within the box.
+"""
+
+EASY_STEPS, HARD_STEPS = 500, 3000
+"""Until the first step images are the easiest, from the second on of all levels."""
 
 AVERAGE = 0.999
 """Share of the averaged weights that a step keeps."""
@@ -104,7 +114,9 @@ class Trainer:
         self.settings = settings
         self.network = network.to(settings.device)
         self.parameters = {name: p for name, p in network.sam.named_parameters() if _is_used(name)}
-        self.optimizer = torch.optim.AdamW(_groups(self.parameters), lr=0, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
+        self.optimizer = torch.optim.AdamW(
+            _groups(self.parameters), lr=0, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
+        )
         self.average = [p.detach().clone() for p in self.parameters.values()]
         self.step, self.seconds = 0, 0.0
         self.process, self.processes = place_of_process()
@@ -154,12 +166,19 @@ class Trainer:
         warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
         return self.settings.learning_rate * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * falling)) / 2)
 
+    @property
+    def _difficulty(self) -> Difficulty:
+        """Of the images of this step."""
+        mixed = (self.step - BRIGHT_STEPS) / (MIXED_STEPS - BRIGHT_STEPS)
+        hardest = (self.step - EASY_STEPS) / (HARD_STEPS - EASY_STEPS)
+        return Difficulty(hardest=min(1.0, max(0.0, hardest)), darker=min(1.0, max(0.0, mixed)) / 2)
+
     def _train_step(self) -> float:
         """One step on new images; returns its loss."""
         self.generator.manual_seed(1_000_003 * self.settings.seed + self.step * self.processes + self.process)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate
-        images, targets = self._draw(self._stage.batch, self._stage.size)
+        images, targets = self._draw(self._stage.batch, self._stage.size, self._difficulty)
         self.network.train()
         with torch.autocast(self.settings.device.type, torch.bfloat16, enabled=_has_bfloat16(self.settings.device)):
             loss = self._loss(images, targets)
@@ -192,10 +211,10 @@ class Trainer:
         for p, part in zip(self.parameters.values(), parts, strict=True):
             p.grad = part.view_as(p)
 
-    def _draw(self, count: int, size: int) -> tuple[Tensor, Targets]:
+    def _draw(self, count: int, size: int, difficulty: Difficulty) -> tuple[Tensor, Targets]:
         """New images (B, 1, S, S) and what is asked for in them."""
         group = {} if self.settings.device.type == "cpu" else {"group": max(1, count // 8)}
-        scenes = generate(self.generator, count, size, **group)
+        scenes = generate(self.generator, count, size, difficulty=difficulty, **group)
         return scenes.images, choose_targets(self.generator, scenes, PROMPTS)
 
     def _loss(self, images: Tensor, targets: Targets) -> Tensor:
@@ -227,7 +246,7 @@ class Trainer:
         found, ellipse = [], []
         for index in range(HELD_OUT // 8):
             self.generator.manual_seed(2**40 + index)
-            images, targets = self._draw(8, self._stage.size)
+            images, targets = self._draw(8, self._stage.size, Difficulty())
             logits, _ = self.network.decode(self.network.encode(images), self.network.box_tokens(targets.boxes))
             predicted = F.interpolate(logits, targets.masks.shape[-2:], mode="bilinear", align_corners=False) > 0
             found.append(dice_score(predicted, targets.masks, targets.weights))

@@ -62,6 +62,15 @@ class Studies(LocalDatastore):
         self._guard = threading.RLock()
         _put_damaged_list_aside(Path(path) / _CONFIG)
         super().__init__(path, extensions=extensions, auto_reload=auto_reload, read_only=read_only)
+        if auto_reload:
+            self._watch_images_and_labels_alone()
+
+    def _watch_images_and_labels_alone(self) -> None:
+        """MONAI Label watches all folders below, also that of the server: what every request writes there cost more
+        time, of the one thread that Python runs at a time, than the mask that it asked for."""
+        self._observer.unschedule_all()
+        self._observer.schedule(self._handler, self._datastore.image_path(), recursive=False)
+        self._observer.schedule(self._handler, self._datastore.label_path(None), recursive=True)
 
     # MONAI Label changes the list in place, also on the thread that watches the folder
     refresh = _one_at_a_time(LocalDatastore.refresh)

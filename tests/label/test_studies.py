@@ -1,7 +1,9 @@
 """The folder of studies, without a server."""
 
 import json
+import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,8 @@ def open_studies(monailabel, balls, tmp_path: Path):
 
     balls(tmp_path / "studies")
 
-    def opened():
-        return Studies(str(tmp_path / "studies"), ["*.nii.gz", "*.nrrd"], auto_reload=False, read_only=False)
+    def opened(auto_reload=False):
+        return Studies(str(tmp_path / "studies"), ["*.nii.gz", "*.nrrd"], auto_reload=auto_reload, read_only=False)
 
     return opened
 
@@ -116,6 +118,32 @@ def test_labels_of_many_clients_at_once_are_all_kept(open_studies):
     assert {name: sorted(of["labels"]) for name, of in stored.items()} == {
         f"ball_{number}": ["tag0", "tag1", "tag2", "tag3"] for number in range(3)
     }
+
+
+def test_images_and_labels_put_there_by_others_are_noticed_and_the_servers_own_files_cost_nothing(open_studies):
+    studies = open_studies(auto_reload=True)
+    seen, dispatch = [], studies._handler.dispatch
+    studies._handler.dispatch = lambda event: (seen.append(event.src_path), dispatch(event))
+    folder = Path(studies._datastore_path)
+
+    def noticed(what) -> bool:
+        until = time.monotonic() + 10
+        while not what() and time.monotonic() < until:
+            time.sleep(0.05)
+        return bool(what())
+
+    try:
+        own = folder / ".cobot" / "incoming" / "image.nii.gz"
+        own.parent.mkdir(parents=True)
+        shutil.copy(folder / "ball_0.nii.gz", own)
+        shutil.copy(folder / "ball_0.nii.gz", folder / "another.nii.gz")
+        assert noticed(lambda: "another" in studies.list_images())
+        shutil.copy(label_of(studies), folder / "labels" / "final" / "another.nii.gz")
+        assert noticed(lambda: "another" in studies.get_labeled_images())
+        assert not [path for path in seen if str(own.parent) in path]
+    finally:
+        studies._observer.stop()
+        studies._observer.join()
 
 
 def test_labelled_images_know_what_the_client_named(open_studies):

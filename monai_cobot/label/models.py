@@ -10,11 +10,13 @@ from monai_cobot.inferers import AdaptedSam, SamCollection
 from monai_cobot.inferers.sams import PACKAGED_VARIANT
 from monai_cobot.options import check_options
 from monai_cobot.peft import AdapterConfig, AdapterError, read_adapter_config
-from monai_cobot.peft.io import CONFIG_FILE
+from monai_cobot.peft.io import CONFIG_FILE, WEIGHTS_FILE
 
 __all__ = ["Models"]
 
 logger = logging.getLogger(__name__)
+
+_Stamp = tuple[tuple[int, int, int], ...]
 
 
 class Models:
@@ -59,6 +61,7 @@ class Models:
         self._in_use: dict[str, AdaptedSam] = {}
         self._lock = threading.Lock()
         self._reported: set[str] = set()
+        self._read: dict[Path, tuple[_Stamp, AdapterConfig]] = {}
 
     def prepare(self) -> None:
         """Read the SAM's weights, so that what cannot work says so before a request does.
@@ -109,7 +112,7 @@ class Models:
     def _config(self, name: str) -> AdapterConfig:
         if name == self.variant:
             raise AdapterError(f"an adapter cannot have the name of the SAM, {name}; give its folder another name.")
-        config = read_adapter_config(self.folder / name)
+        config = self._read_config(self.folder / name)
         if config.variant not in self._sams.checkpoints:
             raise AdapterError(
                 f"it is for {config.variant}, whose weights are not here: start the server with sam_variant "
@@ -118,3 +121,18 @@ class Models:
         if config.classes is not None:
             raise AdapterError("it segments classes without prompts, and the server's models take prompts.")
         return config
+
+    def _read_config(self, folder: Path) -> AdapterConfig:
+        """What an adapter is; read anew where one of its files changed, for every request looks at all adapters."""
+        stamp = _stamp(folder)
+        known = self._read.get(folder)
+        if known is None or known[0] != stamp:
+            known = self._read[folder] = (stamp, read_adapter_config(folder))
+        return known[1]
+
+
+def _stamp(folder: Path) -> _Stamp:
+    """Changes with the files of an adapter."""
+    files = [folder / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    known = [file.stat() for file in files if file.is_file()]
+    return tuple((of.st_ino, of.st_mtime_ns, of.st_size) for of in known)

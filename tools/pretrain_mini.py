@@ -1,7 +1,7 @@
-"""Pretrain ``vit_mini`` on generated images: ``python tools/pretrain_mini.py``.
+"""Pretrain ``vit_mini`` on generated images: ``OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 tools/pretrain_mini.py``.
 
-On a processor, one process for each of its cores does more than one with as many threads: ``torchrun --nproc-per-node 2
-tools/pretrain_mini.py``. The batch is then that of each process.
+On a processor, one process for each of its cores does more than one with as many threads; ``python
+tools/pretrain_mini.py`` is one. The batch is that of each process.
 
 It continues from the folder's checkpoint where there is one, and so may be stopped and started, also with longer stages
 than before. The folder holds ``checkpoint.pt``, ``vit_mini.safetensors`` (averaged weights in half precision, as they
@@ -26,13 +26,13 @@ def main(arguments: list[str] | None = None) -> None:
         "--stages",
         type=_stage,
         nargs="+",
-        default=[Stage(64, 16, 4000), Stage(128, 8, 2000)],
+        default=[Stage(64, 8, 3600), Stage(128, 4, 2000)],
         metavar="SIZE:BATCH:STEPS",
         help="rows and columns of the images, images a step, steps; one stage after another",
     )
     parser.add_argument("--folder", type=Path, default=Path(".work/pretrain"), help="checkpoint, weights and log")
     parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
-    parser.add_argument("--learning-rate", type=float, default=8e-4, help="the highest one")
+    parser.add_argument("--learning-rate", type=float, default=1.2e-3, help="the highest one")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, images and prompts")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)

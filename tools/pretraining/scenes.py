@@ -171,13 +171,13 @@ def _paint(generator: Generator, shapes: Tensor, has_body: Tensor, level: float,
     for index in range(count):
         cover = (shapes[:, index : index + 1] / edge[:, index : index + 1]).sigmoid()
         under = (scene * cover).sum((2, 3), keepdim=True) / cover.sum((2, 3), keepdim=True).clamp_min(1)
-        level = under + contrast[:, index : index + 1]
+        brightness = under + contrast[:, index : index + 1]
         if index == 0:
-            level = torch.where(dark, uniform(generator, (images, 1, 1, 1), 0.3, 0.6) + clutter, level)
+            brightness = torch.where(dark, uniform(generator, (images, 1, 1, 1), 0.3, 0.6) + clutter, brightness)
         tilt = slope[0, :, index : index + 1] * pixels + slope[1, :, index : index + 1] * pixels.unsqueeze(1)
         texture = (textures * texture_gain[:, index]).sum(1, keepdim=True)
         # reflected at black, so that contrast is not lost there
-        scene = torch.lerp(scene, (level + contrast[:, index : index + 1].abs() * tilt + texture).abs(), cover)
+        scene = torch.lerp(scene, (brightness + contrast[:, index : index + 1].abs() * tilt + texture).abs(), cover)
     return scene
 
 

@@ -202,7 +202,7 @@ def test_what_was_drawn_on_slices_is_propagated(session: VolumeSession) -> None:
 
 def test_where_objects_overlap_the_first_one_stays_in_the_label_map(session: VolumeSession, tmp_path: Path) -> None:
     session.segment_slice("axial", 9, BOX, label=3)
-    session.segment_slice("axial", 9, OTHER_BOX, label=300)
+    session.segment_slice("axial", 9, (2.0, 7.0, 23.0, 24.0), label=300)
     first, second = session.mask(3), session.mask(300)
     labels = session.label_map()
     assert np.array_equal(labels == 3, first)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from monai_cobot.data import Volume
 from monai_cobot.inferers.cancel import CancelToken, Progress
@@ -34,7 +34,7 @@ class VoxelPrompt:
     box: Region | None = None
     foreground: tuple[Voxel, ...] = ()
     background: tuple[Voxel, ...] = ()
-    boxes: tuple[Region, ...] = field(default=())
+    boxes: tuple[Region, ...] = ()
     reach: int | None = None
 
 
@@ -88,6 +88,8 @@ def segment_prompt(
             session.segment_slice(axis, at, None, points, label, cancel)
         session.propagate(axis, None, label, cancel=cancel, progress=progress)
         clicks = {at: points for at, points in clicks.items() if at not in begun}
+    if not clicks:
+        return
     present = session.lps_mask(label)
     for at, points in clicks.items():
         # a point outside takes away what is there; where nothing is, there is nothing to take

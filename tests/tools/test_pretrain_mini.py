@@ -8,7 +8,7 @@ import pytest
 import torch
 from pretrain_mini import main
 from pretraining.network import ResizableSam, initialise
-from pretraining.scenes import Difficulty
+from pretraining.scenes import ALL_LEVELS, Difficulty
 from pretraining.training import Settings, Stage, Trainer
 
 from monai_cobot.networks import build_sam, load_checkpoint
@@ -115,7 +115,7 @@ def test_images_are_easy_and_their_objects_bright_until_both_change_little_by_li
     assert first == bright == Difficulty(hardest=0, darker=0)
     assert 0 < mixed.hardest < 1
     assert mixed.darker == 0.5
-    assert hard == last == Difficulty()
+    assert hard == last == ALL_LEVELS
 
 
 def test_one_stage_follows_another(tmp_path: Path) -> None:

@@ -53,8 +53,11 @@ class Difficulty:
     darker: float = 0.5
 
 
+ALL_LEVELS = Difficulty()
+
+
 def generate(
-    generator: Generator, images: int, size: int, group: int = GROUP, difficulty: Difficulty | None = None
+    generator: Generator, images: int, size: int, group: int = GROUP, difficulty: Difficulty = ALL_LEVELS
 ) -> Scenes:
     """Draw a batch of images.
 
@@ -63,12 +66,11 @@ def generate(
         images: number of images, B.
         size: rows and columns, S.
         group: images drawn together; more of them where a device is fast in large steps.
-        difficulty: of the images; without, all levels.
+        difficulty: of the images.
 
     Returns:
         Images with ``OBJECTS`` objects each, of which easy images show fewer.
     """
-    difficulty = difficulty or Difficulty()
     parts = [
         _generate_group(generator, min(group, images - first), size, difficulty) for first in range(0, images, group)
     ]

@@ -20,7 +20,7 @@ from monai_cobot.transforms import inscribed_ellipse
 from pretraining.losses import dice_score, mask_loss
 from pretraining.network import ResizableSam
 from pretraining.prompts import Targets, choose_targets, correcting_clicks, first_clicks, jitter_boxes
-from pretraining.scenes import Difficulty, generate
+from pretraining.scenes import ALL_LEVELS, Difficulty, generate
 
 PROMPTS = 4
 """Objects asked for in an image."""
@@ -169,9 +169,11 @@ class Trainer:
     @property
     def _difficulty(self) -> Difficulty:
         """Of the images of this step."""
-        mixed = (self.step - BRIGHT_STEPS) / (MIXED_STEPS - BRIGHT_STEPS)
-        hardest = (self.step - EASY_STEPS) / (HARD_STEPS - EASY_STEPS)
-        return Difficulty(hardest=min(1.0, max(0.0, hardest)), darker=min(1.0, max(0.0, mixed)) / 2)
+
+        def passed(begin: int, end: int) -> float:
+            return min(1.0, max(0.0, (self.step - begin) / (end - begin)))
+
+        return Difficulty(hardest=passed(EASY_STEPS, HARD_STEPS), darker=passed(BRIGHT_STEPS, MIXED_STEPS) / 2)
 
     def _train_step(self) -> float:
         """One step on new images; returns its loss."""
@@ -246,7 +248,7 @@ class Trainer:
         found, ellipse = [], []
         for index in range(HELD_OUT // 8):
             self.generator.manual_seed(2**40 + index)
-            images, targets = self._draw(8, self._stage.size, Difficulty())
+            images, targets = self._draw(8, self._stage.size, ALL_LEVELS)
             logits, _ = self.network.decode(self.network.encode(images), self.network.box_tokens(targets.boxes))
             predicted = F.interpolate(logits, targets.masks.shape[-2:], mode="bilinear", align_corners=False) > 0
             found.append(dice_score(predicted, targets.masks, targets.weights))

@@ -97,6 +97,16 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: this is not valid JSON ({error}).") from error
 
 
+def stamp_of(*files: str | os.PathLike[str]) -> list[int]:
+    """Numbers that change with the files' content, for whoever keeps what he has read of them: when each was written,
+    and its bytes.
+
+    Raises:
+        OSError: one of them is not there.
+    """
+    return [number for file in map(os.stat, files) for number in (file.st_mtime_ns, file.st_size)]
+
+
 def listed_file(folder: Path, name: str) -> Path:
     """A file by its name in a list, relative to a folder; the list may have been written on Windows."""
     return folder / name.replace("\\", "/")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from monai_cobot.data import Volume, write_mask
-from monai_cobot.files import writable_folder, write_atomically, written_beside
+from monai_cobot.files import stamp_of, writable_folder, write_atomically, written_beside
 
 
 def test_a_file_is_written_with_its_folders_and_readable_by_all(tmp_path):
@@ -50,6 +50,17 @@ def test_a_mask_for_which_there_is_no_room_is_named_and_not_half_written(tmp_pat
     with pytest.raises(OSError, match=f"mask{ending}"):
         write_mask(noise, like, tmp_path / f"mask{ending}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_stamp_of_files_changes_with_each_of_them_and_with_nothing_else(tmp_path):
+    first, second = (write_atomically(tmp_path / name, b"1") for name in ("first", "second"))
+    before = stamp_of(first, second)
+    assert stamp_of(first, second) == before
+    write_atomically(second, b"22")
+    assert stamp_of(first, second) != before
+    assert stamp_of(first) == before[:2]
+    with pytest.raises(FileNotFoundError):
+        stamp_of(first, tmp_path / "none")
 
 
 def test_a_file_in_the_place_of_the_folder_is_named_in_the_error(tmp_path):

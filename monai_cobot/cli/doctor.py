@@ -86,15 +86,14 @@ def _torchvision() -> tuple[str, str, str]:
 
 def _weights(checkpoint: Path | None) -> list[tuple[str, str, str]]:
     from monai_cobot.networks import base_weights_sha256, build_sam, load_checkpoint
-    from monai_cobot.networks.sam import WEIGHTS_FOLDER
+    from monai_cobot.networks.sam import PACKAGED_VARIANT, WEIGHTS_FOLDER
     from monai_cobot.networks.variants import VARIANTS
 
     rows = []
-    packaged = WEIGHTS_FOLDER / "vit_mini.safetensors"
-    if packaged.is_file():
-        rows.append(("vit_mini", f"weights {base_weights_sha256(build_sam('vit_mini'))[:12]}", ""))
+    if (WEIGHTS_FOLDER / f"{PACKAGED_VARIANT}.safetensors").is_file():
+        rows.append((PACKAGED_VARIANT, f"weights {base_weights_sha256(build_sam(PACKAGED_VARIANT))[:12]}", ""))
     else:
-        rows.append(("vit_mini", "its weights are missing", "install monai_cobot again"))
+        rows.append((PACKAGED_VARIANT, "its weights are missing", "install monai_cobot again"))
     if checkpoint is not None:
         try:
             width = load_checkpoint(checkpoint)["image_encoder.patch_embed.proj.weight"].shape[0]

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 _MOST_PICTURES = 16
-_NAMES = {"dice": "DSC", "iou": "IoU", "surface_dice": "surface DSC", "hausdorff95": "HD95 mm"}
 
 
 def evaluate(
@@ -113,9 +112,11 @@ def _labels(*masks: np.ndarray) -> list[int]:
 
 
 def _as_csv(rows: list[tuple[str, int, MaskScores]]) -> bytes:
+    from monai_cobot.reports import MEASURES
+
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "label", *_NAMES])
+    writer.writerow(["case", "label", *MEASURES])
     for name, label, scores in rows:
         writer.writerow([name, label, *(f"{value:.4f}" for value in asdict(scores).values())])
     return text.getvalue().encode()
@@ -127,10 +128,13 @@ def _by_label(rows: list[tuple[str, int, MaskScores]]) -> dict[str, list[MaskSco
 
 
 def _show(by_label: dict[str, list[MaskScores]]) -> None:
-    table = Table("label", "cases", *_NAMES.values())
+    from monai_cobot.reports import MEASURES
+
+    names = [name if unit == "%" else f"{name} {unit}" for name, unit in MEASURES.values()]
+    table = Table("label", "cases", *names)
     for label, scores in by_label.items():
         cases = [asdict(case) for case in scores]
-        table.add_row(label, str(len(cases)), *(_mean([case[name] for case in cases]) for name in _NAMES))
+        table.add_row(label, str(len(cases)), *(_mean([case[name] for case in cases]) for name in MEASURES))
     Console().print(table)
 
 

@@ -50,13 +50,14 @@ def build_for(adapter: Path | None, variant: str | None, checkpoint: Path | None
         ValueError, OSError: it cannot be built; random weights are refused, since nobody wants masks of them.
     """
     from monai_cobot.networks import build_sam
+    from monai_cobot.networks.sam import PACKAGED_VARIANT
     from monai_cobot.peft import read_adapter_config
 
     if adapter is not None:
         trained = read_adapter_config(adapter)
         variant, image_size = variant or trained.variant, image_size or trained.image_size
-    variant = variant or "vit_mini"
-    if checkpoint is None and variant != "vit_mini":
+    variant = variant or PACKAGED_VARIANT
+    if checkpoint is None and variant != PACKAGED_VARIANT:
         raise ValueError(f"{variant} has no weights in this package: name their file with --sam-checkpoint.")
     return build_sam(variant, checkpoint, image_size)
 

@@ -13,12 +13,10 @@ import torch
 
 from monai_cobot.inferers.adapters import AdaptedSam, AdapterShelf
 from monai_cobot.networks import VARIANTS, build_sam
+from monai_cobot.networks.sam import PACKAGED_VARIANT
 from monai_cobot.peft import read_adapter_config
 
-__all__ = ["PACKAGED_VARIANT", "SamCollection", "default_device"]
-
-PACKAGED_VARIANT = "vit_mini"
-"""The variant whose weights come with this package."""
+__all__ = ["SamCollection", "default_device"]
 
 
 class SamCollection:

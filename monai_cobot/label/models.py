@@ -6,8 +6,9 @@ import logging
 import threading
 from pathlib import Path
 
+from monai_cobot.files import stamp_of
 from monai_cobot.inferers import AdaptedSam, SamCollection
-from monai_cobot.inferers.sams import PACKAGED_VARIANT
+from monai_cobot.networks.sam import PACKAGED_VARIANT
 from monai_cobot.options import check_options
 from monai_cobot.peft import AdapterConfig, AdapterError, read_adapter_config
 from monai_cobot.peft.io import CONFIG_FILE, WEIGHTS_FILE
@@ -15,8 +16,6 @@ from monai_cobot.peft.io import CONFIG_FILE, WEIGHTS_FILE
 __all__ = ["Models"]
 
 logger = logging.getLogger(__name__)
-
-_Stamp = tuple[tuple[int, int, int], ...]
 
 
 class Models:
@@ -61,7 +60,7 @@ class Models:
         self._in_use: dict[str, AdaptedSam] = {}
         self._lock = threading.Lock()
         self._reported: set[str] = set()
-        self._read: dict[Path, tuple[_Stamp, AdapterConfig]] = {}
+        self._read: dict[Path, tuple[list[int], AdapterConfig]] = {}
 
     def prepare(self) -> None:
         """Read the SAM's weights, so that what cannot work says so before a request does.
@@ -124,15 +123,8 @@ class Models:
 
     def _read_config(self, folder: Path) -> AdapterConfig:
         """What an adapter is; read anew where one of its files changed, for every request looks at all adapters."""
-        stamp = _stamp(folder)
+        stamp = stamp_of(*(folder / name for name in (CONFIG_FILE, WEIGHTS_FILE) if (folder / name).is_file()))
         known = self._read.get(folder)
         if known is None or known[0] != stamp:
             known = self._read[folder] = (stamp, read_adapter_config(folder))
         return known[1]
-
-
-def _stamp(folder: Path) -> _Stamp:
-    """Changes with the files of an adapter."""
-    files = [folder / name for name in (CONFIG_FILE, WEIGHTS_FILE)]
-    known = [file.stat() for file in files if file.is_file()]
-    return tuple((of.st_ino, of.st_mtime_ns, of.st_size) for of in known)

@@ -23,7 +23,7 @@ from monailabel.interfaces.exception import ImageNotFoundException
 
 from monai_cobot.data import read_volume
 from monai_cobot.data.cases import Case, CaseError, MaskFile, check_same_grid, load_case
-from monai_cobot.files import write_atomically
+from monai_cobot.files import stamp_of, write_atomically
 from monai_cobot.label.training import LabelledImage
 
 __all__ = ["Studies", "labelled_images"]
@@ -162,9 +162,7 @@ def labelled_images(studies: LocalDatastore) -> list[LabelledImage]:
         info = studies.get_label_info(image_id, "final")
         if not (os.path.exists(image) and os.path.exists(label)):  # deleted, and the studies were not looked at since
             continue
-        known = [os.stat(file) for file in (image, label)]
-        stamp = [number for of in known for number in (of.st_mtime_ns, of.st_size)]
-        found.append(LabelledImage(image_id, image, label, _values(info.get("label_info")), stamp))
+        found.append(LabelledImage(image_id, image, label, _values(info.get("label_info")), stamp_of(image, label)))
     return found
 
 

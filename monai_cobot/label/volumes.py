@@ -9,11 +9,12 @@ from itertools import count
 from pathlib import Path
 
 from monai_cobot.data import Volume, read_volume
+from monai_cobot.files import stamp_of
 from monai_cobot.inferers import AdaptedSam, EmbeddingCache, VolumeSession
 
 __all__ = ["OpenVolumes", "identity"]
 
-_Identity = tuple[str, int, int]
+_Identity = tuple[str, tuple[int, ...]]
 
 _SESSIONS = 4
 _LABELS = 32767
@@ -89,5 +90,4 @@ def identity(path: Path) -> _Identity:
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder.")
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    known = [file.stat() for file in files]
-    return str(path), max((of.st_mtime_ns for of in known), default=0), sum(of.st_size for of in known)
+    return str(path), tuple(stamp_of(*files))

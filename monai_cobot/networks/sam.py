@@ -16,6 +16,9 @@ from monai_cobot.networks.frame import PIXEL_MEAN, PIXEL_STD
 from monai_cobot.networks.variants import VARIANTS, SamVariant, variant_with
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+
+PACKAGED_VARIANT = "vit_mini"
+"""The variant whose weights come with this package."""
 """Where the weights that come with the package lie, as ``<variant>.safetensors``."""
 
 
@@ -63,7 +66,7 @@ def build_sam(
             sam = _assemble(dimensions, size)
         load_into(sam, load_checkpoint(checkpoint))
     else:
-        if variant != "vit_mini":
+        if variant != PACKAGED_VARIANT:
             warnings.warn(
                 f"{variant} was built without a checkpoint: its weights are random, and what it segments means nothing "
                 "before it is trained. Pass the checkpoint file of the official SAM or of MedSAM.",

@@ -31,6 +31,15 @@ class MaskScores:
     hausdorff95: float
 
 
+MEASURES = {
+    "dice": ("DSC", "%"),
+    "iou": ("IoU", "%"),
+    "surface_dice": ("surface DSC", "%"),
+    "hausdorff95": ("HD95", "mm"),
+}
+"""Attribute of :class:`MaskScores` -> what people call it, and the unit in which it is drawn."""
+
+
 def score_mask(
     predicted: ArrayLike, truth: ArrayLike, spacing: Sequence[float] = (1.0, 1.0, 1.0), tolerance: float = 2.0
 ) -> MaskScores:

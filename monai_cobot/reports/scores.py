@@ -12,15 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from monai_cobot.reports._figures import BLUE, titled_figure, write_png
-from monai_cobot.reports.mask_scores import MaskScores
+from monai_cobot.reports.mask_scores import MEASURES, MaskScores
 
-_PANELS = {
-    "dice": "DSC in %",
-    "iou": "IoU in %",
-    "surface_dice": "surface DSC in %",
-    "hausdorff95": "HD95 in mm",
-}
-_LENGTHS = ("hausdorff95",)
 # Inches.
 _LABEL, _LEAST_WIDTH, _HEIGHT = 0.55, 3.4, 3.3
 _SPREAD = 0.28
@@ -48,11 +41,11 @@ def plot_mask_scores(scores: Mapping[str, Sequence[MaskScores]], path: str | os.
         raise ValueError("no case has scores, so there is nothing to draw")
     width = 2 * max(_LEAST_WIDTH, 0.9 + _LABEL * len(scores))
     figure = titled_figure(width, 2 * _HEIGHT + 0.6, title)
-    for panel, (measure, name) in zip(figure.subplots(2, 2).flatten(), _PANELS.items(), strict=True):
-        factor = 1.0 if measure in _LENGTHS else 100.0
+    for panel, (measure, (name, unit)) in zip(figure.subplots(2, 2).flatten(), MEASURES.items(), strict=True):
+        factor = 100.0 if unit == "%" else 1.0
         values = {label: [factor * getattr(case, measure) for case in cases] for label, cases in scores.items()}
-        _draw(panel, values, name)
-        if measure not in _LENGTHS:
+        _draw(panel, values, f"{name} in {unit}")
+        if unit == "%":
             panel.set_ylim(top=102)
         panel.set_ylim(bottom=max(0, panel.get_ylim()[0]))
     return write_png(figure, path)

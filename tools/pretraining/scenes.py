@@ -11,10 +11,17 @@ from pretraining.looks import LOOKS, between_quantiles
 from pretraining.shapes import random_shapes
 
 OBJECTS = 14
-"""Objects painted into an image; about two thirds of them can be seen well enough to be asked for."""
+"""Objects painted into an image; about half of them are asked for, the others hidden or too small."""
 
 GROUP = 2
 """Images that are drawn together and share look and resolution: so few that they stay in a processor's cache."""
+
+FAINT = 0.25
+"""Share of the objects of the hardest images that can hardly be seen, if at all.
+
+They are asked for like others: who draws a box around such an object knows that it is there, and a round shape within
+the box is the best answer then.
+"""
 
 FEWEST = 5
 """Objects in the easiest images."""
@@ -30,7 +37,8 @@ class Scenes:
     Attributes:
         images: (B, 1, S, S) in [0, 1].
         masks: (B, N, S, S), boolean: what belongs to each object and is not hidden by another.
-        seen: (B, N), boolean: whether a person who is shown the object's box would outline that mask.
+        seen: (B, N), boolean: whether the object is asked for. A person who is shown its box would outline that mask,
+            or know that it is there (``FAINT``).
     """
 
     images: Tensor
@@ -93,11 +101,13 @@ def _generate_group(generator: Generator, images: int, size: int, difficulty: Di
 
     look = tuple(LOOKS.values())[int(pick(generator, 0, len(LOOKS)))]
     taken = round(size * between(level, 1, min(1.0, 2 * pick(generator, 0.1, 0.7))))
-    scene = _paint(generator, shapes, has_body, level, difficulty.darker)
+    faint = happens(generator, (images, OBJECTS), FAINT * level)
+    faint[:, 0] = False  # a body holds all others
+    scene = _paint(generator, shapes, has_body, faint, level, difficulty.darker)
     scene = F.interpolate(scene, (taken, taken), mode="bilinear", antialias=True, align_corners=False)
     picture = torch.lerp(between_quantiles(scene, 0, 1), look(generator, scene), level)
     picture = F.interpolate(picture, (size, size), mode="bilinear", align_corners=False)
-    seen = (area * taken**2 > SMALLEST) & (area > 0.7 * whole_area) & _stand_out(picture, masks)
+    seen = (area * taken**2 > SMALLEST) & (area > 0.7 * whole_area) & (faint | _stand_out(picture, masks))
     return Scenes(picture, masks, seen)
 
 
@@ -144,7 +154,9 @@ def _visible(whole: Tensor) -> Tensor:
     return masks
 
 
-def _paint(generator: Generator, shapes: Tensor, has_body: Tensor, level: float, darker: float) -> Tensor:
+def _paint(
+    generator: Generator, shapes: Tensor, has_body: Tensor, faint: Tensor, level: float, darker: float
+) -> Tensor:
     """Objects over one another, each with brightness, slope, texture and edge of its own: (B, 1, S, S)."""
     images, count, size, _ = shapes.shape
     frame, each = (size, size), (images, count, 1, 1)
@@ -162,6 +174,7 @@ def _paint(generator: Generator, shapes: Tensor, has_body: Tensor, level: float,
     contrast = torch.where(happens(generator, each, 0.08), 2 * contrast, contrast)
     # from crisp to a hundredth of the image and more
     edge = log_uniform(generator, each, 0.0015, log_between(level, 0.0036, 0.012))
+    opacity = torch.where(faint[:, :, None, None], uniform(generator, each, 0, 0.2), 1.0)
     slope = 0.15 * level * normal(generator, (2, *each))
     pixels = torch.linspace(-1, 1, size, device=shapes.device)
 
@@ -179,7 +192,8 @@ def _paint(generator: Generator, shapes: Tensor, has_body: Tensor, level: float,
         tilt = slope[0, :, index : index + 1] * pixels + slope[1, :, index : index + 1] * pixels.unsqueeze(1)
         texture = (textures * texture_gain[:, index]).sum(1, keepdim=True)
         # reflected at black, so that contrast is not lost there
-        scene = torch.lerp(scene, (brightness + contrast[:, index : index + 1].abs() * tilt + texture).abs(), cover)
+        paint = (brightness + contrast[:, index : index + 1].abs() * tilt + texture).abs()
+        scene = torch.lerp(scene, paint, opacity[:, index : index + 1] * cover)
     return scene
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from pretraining.fields import happens, log_between, log_uniform, normal, smooth_noise, uniform
+from pretraining.fields import between, happens, log_between, log_uniform, normal, smooth_noise, uniform
 
 HARMONICS = range(2, 8)
 
@@ -22,7 +22,8 @@ def random_shapes(generator: Generator, images: int, count: int, size: int, leve
         images: number of images, B.
         count: shapes an image, N.
         size: rows and columns, S.
-        level: of difficulty, in [0, 1]; the lower, the larger the shapes and the less like an ellipse.
+        level: of difficulty, in [0, 1]; the lower, the larger the shapes and the less like an ellipse. The harder it is
+            to see an outline, the more there is to gain from knowing that most organs are round.
 
     Returns:
         (B, N, S, S): positive inside, in fractions of the image's side.
@@ -33,23 +34,25 @@ def random_shapes(generator: Generator, images: int, count: int, size: int, leve
     rho = torch.hypot(x, y).clamp_min(1e-4)
     distance = _radius_by_angle(generator, x / rho, y / rho, level).sub_(rho)
 
+    odd = between(level, 1, 0.5)
+
     # a disc that is cut out: beside the middle it leaves a crescent, in the middle a ring
     offset_angle = uniform(generator, batch, 0, 2 * math.pi)
-    hollow = happens(generator, batch, 0.05)
+    hollow = happens(generator, batch, 0.05 * odd)
     offset = uniform(generator, batch, 0.6, 1.1) * ~hollow
     hole_radius = torch.where(hollow, uniform(generator, batch, 0.35, 0.65), uniform(generator, batch, 0.5, 0.9))
-    hole_radius = torch.where(hollow | happens(generator, batch, 0.12), hole_radius, -10)
+    hole_radius = torch.where(hollow | happens(generator, batch, 0.12 * odd), hole_radius, -10)
     hole = torch.hypot(x - offset * offset_angle.cos(), y - offset * offset_angle.sin()).sub_(hole_radius)
     distance = torch.minimum(distance, hole)
 
     # a strip that is cut out: two parts
-    gap = torch.where(happens(generator, batch, 0.05), uniform(generator, batch, 0.08, 0.2), -10)
+    gap = torch.where(happens(generator, batch, 0.05 * odd), uniform(generator, batch, 0.08, 0.2), -10)
     distance = torch.minimum(distance, (x - uniform(generator, batch, -0.4, 0.4)).abs_().sub_(gap))
 
     # what a noise field takes away: rough outlines, and parts where it reaches the middle
     for cells, probability in ((9, 0.04), (24, 0.03)):
         noise = smooth_noise(generator, (images, 1), (size, size), (cells, cells))
-        bias = torch.where(happens(generator, batch, probability), uniform(generator, batch, 0.3, 1.0), 10)
+        bias = torch.where(happens(generator, batch, probability * odd), uniform(generator, batch, 0.3, 1.0), 10)
         distance = torch.minimum(distance, (noise + bias).mul_(0.2))
     return distance.mul_(radius)
 

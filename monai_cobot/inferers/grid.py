@@ -107,14 +107,13 @@ class Region:
     @classmethod
     def around(cls, mask: np.ndarray) -> Region | None:
         """The smallest region that holds the foreground of a mask (I, J, K); None for an empty one."""
-        low, high = [], []
-        for axis in range(3):
-            present = np.flatnonzero(mask.any(axis=tuple(n for n in range(3) if n != axis)))
-            if present.size == 0:
-                return None
-            low.append(int(present[0]))
-            high.append(int(present[-1]) + 1)
-        return cls(_three(low), _three(high))
+        # NumPy is twenty times slower where it is asked for two axes at once and the last one is kept
+        projected = mask.any(axis=0)  # (J, K)
+        lines = mask.reshape(len(mask), -1).any(axis=1), projected.any(axis=1), projected.any(axis=0)
+        present = [np.flatnonzero(line) for line in lines]
+        if present[0].size == 0:
+            return None
+        return cls(_three(int(indices[0]) for indices in present), _three(int(indices[-1]) + 1 for indices in present))
 
 
 def region_from_source(region: Region, volume: Volume) -> Region:

@@ -3,8 +3,8 @@
 Boxes come from the truth: on the slices at 15, 50 and 85 % of the object's extent, around the object in 3D, and on each
 of its slices. Prints the DSC of each and writes a picture of slices between and beyond the boxes.
 
-    python benchmarks/volume_from_boxes.py --dataset momo --dataset_dir ../shared/data/Task04_Hippocampus --cases 5 \
-        --adapter_dir runs/hippocampus/best
+    python benchmarks/volume_from_boxes.py --dataset momo --dataset_dir data/Task04_Hippocampus --cases 5 \
+        --adapter_dir runs/fine_tuning/hippocampus/adaptformer_cobot/best
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What fine-tuning gains on real scans: ``python tools/fine_tuning.py --data ../shared/data``.
+"""What fine-tuning gains on real scans: ``python tools/fine_tuning.py``.
 
 Each set is trained by the bundle as a user would, for a few minutes, with AdaptFormer and COBOT and with the mask
 decoder alone, by patient, and validated once, after the last epoch, so that no epoch is chosen on the patients that are
@@ -22,36 +22,39 @@ from monai_cobot.files import write_atomically
 
 
 @dataclass(frozen=True)
-class Training:
-    """A set and the options of its training.
+class Choice:
+    """A set or a method, of which every run has one each.
 
     Attributes:
-        name: in the table.
-        options: of the bundle, without the method's.
+        folder: part of the run's folder.
+        title: in the table.
+        options: of the bundle.
     """
 
-    name: str
+    folder: str
+    title: str
     options: dict[str, str]
 
 
-METHODS = {
-    "decoder alone": {"method": "decoder_only", "orchestrate": "False"},
-    "AdaptFormer + COBOT": {"method": "adaptformer", "orchestrate": "True"},
-}
+METHODS = (
+    Choice("decoder_only", "decoder alone", {"method": "decoder_only", "orchestrate": "False"}),
+    Choice("adaptformer_cobot", "AdaptFormer + COBOT", {"method": "adaptformer", "orchestrate": "True"}),
+)
 
 
-def trainings(data: Path, to: Path) -> list[Training]:
+def data_sets(data: Path, to: Path) -> list[Choice]:
     """The sets below a folder; what has no list of its files gets one in ``to``."""
     small = {"slices_per_epoch": "256", "epochs": "10"}
     hippocampus = {"dataset": "momo", "dataset_dir": str(data / "Task04_Hippocampus"), "max_cases": "60"}
     breast = {"dataset": "brast", "dataset_dir": str(data / "Dataset_BUSI_with_GT")}
     head = {"dataset": "segrap", "dataset_dir": str(data / "OpenKBP_HeadNeck"), "preset": "ct_head_neck"}
+    sarcoma = data / "STS_CT_MR"
     return [
-        Training("hippocampus, MR", hippocampus | small | {"min_foreground": "50"}),
-        Training("breast, ultrasound", breast | {"epochs": "20"}),
-        Training("head and neck, CT", head | small | {"min_foreground": "10", "max_jitter": "1"}),
-        Training("sarcoma, CT", sarcoma_list(data / "STS_CT_MR", "CT", "ct_abdomen", to) | {"epochs": "10"}),
-        Training("sarcoma, MR", sarcoma_list(data / "STS_CT_MR", "MR_T1", "mr", to) | {"epochs": "10"}),
+        Choice("hippocampus", "hippocampus, MR", hippocampus | small | {"min_foreground": "50"}),
+        Choice("breast", "breast, ultrasound", breast | {"epochs": "20"}),
+        Choice("head_and_neck", "head and neck, CT", head | small | {"min_foreground": "10", "max_jitter": "1"}),
+        Choice("sarcoma_ct", "sarcoma, CT", sarcoma_list(sarcoma, "CT", "ct_abdomen", to) | {"epochs": "10"}),
+        Choice("sarcoma_mr", "sarcoma, MR", sarcoma_list(sarcoma, "MR_T1", "mr", to) | {"epochs": "10"}),
     ]
 
 
@@ -109,27 +112,28 @@ def summary(path: Path, column: str) -> str:
 def main() -> None:
     """Run the command from the project's root."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the folders of the data sets")
-    parser.add_argument("--only", help="sets whose name contains this")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the folders that docs/data.md lists")
+    parser.add_argument("--only", nargs="+", help="sets by the names of their folders, such as hippocampus")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--to", type=Path, default=Path("runs/fine_tuning"), help="folder for the runs and the table")
     arguments = parser.parse_args()
 
-    header = ["", "patients and labels", "ellipse", "zero-shot", *METHODS, "minutes"]
+    titles = [method.title for method in METHODS]
+    header = ["", "patients and labels", "ellipse", "zero-shot", *titles, "minutes"]
     lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
-    for training in trainings(arguments.data, arguments.to):
-        if arguments.only and arguments.only not in training.name:
+    for of in data_sets(arguments.data, arguments.to):
+        if arguments.only and of.folder not in arguments.only:
             continue
-        runs = {}
-        for method, options in METHODS.items():
-            options = training.options | options | {"seed": str(arguments.seed)}
-            runs[method] = train(options, arguments.to / training.name / method)
-        path = runs["AdaptFormer + COBOT"][0]
+        runs = []
+        for method in METHODS:
+            options = of.options | method.options | {"seed": str(arguments.seed)}
+            runs.append(train(options, arguments.to / of.folder / method.folder))
+        path = runs[-1][0]
         count = len(path.read_text(encoding="utf-8").splitlines()) - 1
         cells = [str(count), summary(path, "dice_ellipse"), summary(path, "dice_zero-shot")]
-        cells += [summary(scores, "dice_fine-tuned") for scores, _ in runs.values()]
-        minutes = " and ".join(f"{seconds / 60:.1f}" for _, seconds in runs.values())
-        lines.append("| " + " | ".join([training.name, *cells, minutes]) + " |")
+        cells += [summary(scores, "dice_fine-tuned") for scores, _ in runs]
+        minutes = " and ".join(f"{seconds / 60:.1f}" for _, seconds in runs)
+        lines.append("| " + " | ".join([of.title, *cells, minutes]) + " |")
         write_atomically(arguments.to / "fine_tuning.md", ("\n".join(lines) + "\n").encode())
     print("\n".join(lines))
 

@@ -1,4 +1,4 @@
-"""Whether training in bfloat16 costs accuracy: ``python tools/precision.py --data ../shared/data``.
+"""Whether training in bfloat16 costs accuracy: ``python tools/precision.py``.
 
 The hippocampus, 30 patients, AdaptFormer with COBOT, in float32 and in bfloat16, three seeds each, by the bundle. It
 prints the validation DSC after the last epoch. A processor without bfloat16 takes the same roundings, slowly.
@@ -18,7 +18,7 @@ PRECISIONS = ("float32", "bfloat16")
 def main() -> None:
     """Run the command from the project's root."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the folders of the data sets")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the folders that docs/data.md lists")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--to", type=Path, default=Path("runs/precision"), help="folder for the runs")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The real scans that results are reported on, each from its folder below one of shared data."""
+"""The real scans that results are reported on, each from its folder (docs/data.md)."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def draw_in(view: View, box: Any, center: np.ndarray) -> None:
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "Torso_CT_MR")
+    parser.add_argument("--data", type=Path, default=ROOT / "data" / "Torso_CT_MR")
     parser.add_argument("--adapter", type=Path, help="adapter folder; without, vit_mini as it is")
     parser.add_argument("--to", type=Path, default=Path("docs/pictures"), help="folder of the picture")
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""What a SAM without any fine-tuning makes of boxes on real scans: ``python tools/zero_shot.py --data ../shared/data``.
+"""What a SAM without any fine-tuning makes of boxes on real scans: ``python tools/zero_shot.py``.
 
 Beside it stand two stand-ins that need no learning: the ellipse inscribed in the box and Otsu's threshold inside the
 box. Every slice with enough of a label is asked for with its bounding box, exact and, for three seeds, with each side
-moved by up to a tenth of the box's width or height, in or out. Scores are by case, in 3D over those slices, then
-averaged over cases. It writes ``zero_shot.md`` and ``zero_shot.png``, a slice of each set.
+moved by up to a tenth of the box's width or height, in or out. Scores are by mask, one label of one scan, in 3D over
+those slices, then averaged. It writes ``zero_shot.md`` and ``zero_shot.png``, a slice of each set.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def measure(
 
 
 def row(name: str, cases: list[dict[tuple[str, int | None], MaskScores]]) -> str:
-    """A line of the table: means over cases, with jittered boxes the mean and deviation over seeds."""
+    """A line of the table: means over masks, with jittered boxes the mean and deviation over seeds."""
     dice = [f"{fmean(case[answer, None].dice for case in cases):.3f}" for answer in ANSWERS]
     for answer in ANSWERS:
         seeds = [fmean(case[answer, seed].dice for case in cases) for seed in SEEDS]
@@ -151,7 +151,7 @@ def row(name: str, cases: list[dict[tuple[str, int | None], MaskScores]]) -> str
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the folders of the data sets")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the folders that docs/data.md lists")
     parser.add_argument("--variant", default="vit_mini")
     parser.add_argument("--checkpoint", help="weights of the SAM, if not those that come with vit_mini")
     parser.add_argument("--image_size", type=int, default=128)
@@ -174,7 +174,7 @@ def main() -> None:
     names += [f"jittered, {answer}" for answer in ANSWERS]
     names += [f"surface DSC, {answer}" for answer in ANSWERS]
     names += [f"HD95, {answer}" for answer in ANSWERS]
-    table = "\n".join(["| | cases | " + " | ".join(names) + " |", "| --- |" + " ---: |" * (len(names) + 1), *rows])
+    table = "\n".join(["| | masks | " + " | ".join(names) + " |", "| --- |" + " ---: |" * (len(names) + 1), *rows])
     print(table)
     write_atomically(arguments.to / "zero_shot.md", (table + "\n").encode())
     overlay_sheet(shown, arguments.to / "zero_shot.png", title=f"{arguments.variant} without fine-tuning, exact boxes")

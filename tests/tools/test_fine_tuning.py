@@ -11,15 +11,15 @@ import pytest
 def test_the_table_is_made_of_the_runs_scores_and_a_run_that_is_done_is_not_done_again(
     tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    for method, gain in (("decoder alone", 0.1), ("AdaptFormer + COBOT", 0.2)):
-        folder = tmp_path / "sarcoma, MR" / method
+    for method, gain in (("decoder_only", 0.1), ("adaptformer_cobot", 0.2)):
+        folder = tmp_path / "sarcoma_mr" / method
         folder.mkdir(parents=True)
         (folder / "done.json").write_text('{"seconds": 90}', encoding="utf-8")
         scores = (
             f"case,label,dice_ellipse,dice_zero-shot,dice_fine-tuned\nSTS_005,tumour,0.500,0.600,{0.6 + gain:.3f}\n"
         )
         (folder / "scores.csv").write_text(scores, encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["", "--data", str(shared_data), "--only", "sarcoma, MR", "--to", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["", "--data", str(shared_data), "--only", "sarcoma_mr", "--to", str(tmp_path)])
     fine_tuning.main()
     table = (tmp_path / "fine_tuning.md").read_text(encoding="utf-8")
     assert table.splitlines()[-1] == "| sarcoma, MR | 1 | 0.500 | 0.600 | 0.700 | 0.800 | 1.5 and 1.5 |"

@@ -66,7 +66,6 @@ _PAGES = ("/", "/docs", "/openapi.json", "/favicon.ico", "/static")
 _OF_MONAI_LABEL: list[tuple[APIRouter, str, tuple[str, ...]]] = [
     (info.router, "/info/", ("GET",)),
     (logs.router, "/logs/", ("GET",)),
-    (ohif.router, "/ohif/{path:path}", ("GET",)),
     (datastore.router, "/datastore/", ("GET", "DELETE")),
     (datastore.router, "/datastore/image", ("GET", "HEAD", "DELETE")),
     (datastore.router, "/datastore/image/info", ("GET", "PUT")),
@@ -166,6 +165,13 @@ async def _no_json(_: Request, error: Exception) -> Response:
 
 async def _failed(_: Request, error: Exception) -> Response:
     return JSONResponse({"detail": f"the server failed: {describe_cause(error)}. Its log says more."}, 500)
+
+
+@router.get("/ohif/{path:path}", include_in_schema=False)
+def _page_of_ohif(path: str, user: _User) -> Response:
+    if "\\" in path or ":" in path:  # on Windows it would lead out of OHIF's folder
+        raise HTTPException(404, "there is no such page.")
+    return ohif.get_ohif(path)
 
 
 # --- what requests bring

@@ -30,6 +30,7 @@ from monai_cobot.label.training import (
     Orders,
     check_options_of_training,
     new_adapter_name,
+    refuse_programs,
     validation_dsc,
     wanted_labels,
 )
@@ -294,10 +295,12 @@ class AdapterTraining(TrainTask):
                     "Submit more labels."
                 )
             labels = wanted_labels(images, self._config, names)
+            options = {**self._of_adapter(), **options}
+            refuse_programs(options)
             return Orders(
                 adapter=str(self._folder(name, labels, reserved)),
                 train_config=str(self._train_config),
-                options={**self._of_adapter(), **options},
+                options=options,
                 labels=labels,
                 images=images,
             )
@@ -316,8 +319,10 @@ class AdapterTraining(TrainTask):
         taken = {*self._models.names(), *(path.name for path in self._models.folder.glob("*")), *reserved}
         if name is None:
             return self._models.folder / new_adapter_name(labels or (), taken)
-        if not isinstance(name, str) or Path(name).name != name or name.startswith("."):
-            raise ValueError(f"{name!r} cannot be the name of an adapter: names have no slash or dot in front.")
+        if not isinstance(name, str) or Path(name).name != name or name.startswith(".") or not name:
+            raise ValueError(
+                f"{name!r} cannot be the name of an adapter: names are not empty, have no slash, and no dot in front."
+            )
         if name in taken:
             going = "is going to be trained" if name in reserved else "exists"
             raise ValueError(f"{name} {going} already: train that model, or choose another name.")

@@ -38,6 +38,7 @@ __all__ = [
     "main",
     "new_adapter_name",
     "prepare",
+    "refuse_programs",
     "validation_dsc",
     "wanted_labels",
 ]
@@ -109,10 +110,27 @@ def check_options_of_training(options: Mapping[str, Any], is_new: bool) -> None:
     if unknown:
         fixed = " (the adapter that is trained has its own)" if unknown[0] in NEW_ADAPTER_OPTIONS else ""
         raise ValueError(f"there is no option {unknown[0]!r} for this training{fixed}; there are {', '.join(known)}.")
-    expressions = [name for name, value in options.items() if isinstance(value, str) and value[:1] in ("$", "@", "%")]
-    if expressions:  # the bundle would evaluate them
-        raise ValueError(f"{expressions[0]} is {options[expressions[0]]!r}; a plain value is expected.")
+    refuse_programs(options)
     check_known_options(options)
+
+
+def refuse_programs(options: Mapping[str, Any]) -> None:
+    """The bundle would run what begins with ``$``, and an adapter's description may come from anyone.
+
+    Raises:
+        ValueError: the value of an option, or a part of it, is no plain value.
+    """
+    programs = [name for name, value in options.items() if _holds_program(value)]
+    if programs:
+        raise ValueError(f"{programs[0]} is {options[programs[0]]!r}; a plain value is expected.")
+
+
+def _holds_program(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_program, value))
+    return isinstance(value, str) and value.startswith(("$", "@", "%"))
 
 
 def wanted_labels(
@@ -202,6 +220,7 @@ def _train(folder: Path) -> None:
     if options.get("preset") is None:
         options["preset"] = guess_preset(read_volume(images[0].image))
     options = {name: value for name, value in options.items() if value is not None}
+    refuse_programs(options)
     print(f"{len(images)} labelled images; labels: {', '.join(labels)}", flush=True)
     config = Path(orders["train_config"])
     workflow = ConfigWorkflow(
@@ -211,7 +230,7 @@ def _train(folder: Path) -> None:
         bundle_root=str(config.parents[1]),
         dataset="msd",
         dataset_dir=str(folder / _LIST_FILE),
-        label=list(labels),
+        label="all",  # of the list, which holds those that are wanted
         output_dir=str(output),
         resume=(output / "checkpoint.pt").is_file(),
         **options,

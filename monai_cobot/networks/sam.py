@@ -16,10 +16,10 @@ from monai_cobot.networks.frame import PIXEL_MEAN, PIXEL_STD
 from monai_cobot.networks.variants import VARIANTS, SamVariant, variant_with
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+"""Where the weights that come with the package lie, as ``<variant>.safetensors``."""
 
 PACKAGED_VARIANT = "vit_mini"
 """The variant whose weights come with this package."""
-"""Where the weights that come with the package lie, as ``<variant>.safetensors``."""
 
 
 def build_sam(

@@ -133,6 +133,7 @@ def test_another_image_does_not_take_the_place_of_one_that_is_there(server):
         ("other", {"bundle_path": "/tmp"}, 422, "no option 'bundle_path'"),
         ("vit_mini", {"preset": "$1"}, 422, "a plain value"),
         ("vit_mini", {"name": "../new"}, 422, "cannot be the name"),
+        ("vit_mini", {"name": ""}, 422, "cannot be the name"),
         ("vit_mini", {"name": "ball"}, 422, "ball exists already"),
     ],
 )
@@ -195,6 +196,9 @@ def test_what_is_not_listed_is_not_there(server):
         assert server.ask(method, path).status_code == 404, path
     assert server.ask("POST", "/proxy/dicom/instances/1", data=b"").status_code == 422
     assert server.ask("PATCH", "/info/").status_code == 405
+    for path in ("..%5C..%5Cmain.py", "C:%5Cmain.py"):
+        assert server.ask("GET", f"/ohif/{path}").status_code == 404, path
+    assert server.ask("GET", "/ohif/..%2F..%2F..%2Fmain.py").content == server.ask("GET", "/ohif/").content
 
 
 def test_files_of_a_session_are_those_of_a_dicom_series_under_names_of_the_server(server):

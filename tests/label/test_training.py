@@ -90,6 +90,20 @@ def test_options_of_a_request_are_checked(options, message):
         check_options_of_training(options, is_new=False)
 
 
+def test_nothing_of_a_request_an_adapter_or_a_label_is_run_as_a_program(orders, tmp_path):
+    trap = tmp_path / "ran"
+    program = f"$open({str(trap)!r}, 'w')"
+    for options in ({"method_options": {"alpha": [program]}}, {"decoder": program}, {"preset": program}):
+        prepare(tmp_path / "work", replace(orders, options={**orders.options, **options}))
+        with pytest.raises(ValueError, match="a plain value is expected"):
+            _train(tmp_path / "work")
+    images = [replace(image, values={program: 7 if "sevens" in image.label else 1}) for image in orders.images]
+    prepare(tmp_path / "work", replace(orders, labels={program: 1}, images=images))
+    _train(tmp_path / "work")
+    assert read_adapter_config(Path(orders.adapter)).labels == {program: 1}
+    assert not trap.exists()
+
+
 @pytest.fixture
 def orders(images, save_ball_adapter, repository, tmp_path) -> Orders:
     options = {"sam_variant": "vit_mini", "image_size": 64, "method": "lora", "decoder": "full", "epochs": 1}

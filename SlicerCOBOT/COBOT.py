@@ -30,6 +30,9 @@ from slicer.util import VTKObservationMixin
 _EXPECTED = (EngineError, GeometryError, PromptError, SegmentationError, SessionError, BusyError)
 _POLL_MILLISECONDS = 50
 _TRAINING_MILLISECONDS = 3000
+# What is drawn into, in the scene.
+_BOX, _INSIDE, _OUTSIDE = "COBOT box", "COBOT inside", "COBOT outside"
+_POINTS = "vtkMRMLMarkupsFiducialNode"
 # None of these is a key of Slicer's views, or of the Segment Editor.
 _KEYS = {
     "Ctrl+B": "drawBoxButton",
@@ -114,8 +117,8 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.sliceButton: self.onSegmentSlice,
             self.ui.regionButton: self.onSegmentRegion,
             self.ui.propagateButton: self.onPropagate,
-            self.ui.positiveButton: lambda: self.placePoints(self.positiveNode),
-            self.ui.negativeButton: lambda: self.placePoints(self.negativeNode),
+            self.ui.positiveButton: lambda: self.placePoints(_INSIDE, (0.1, 0.8, 0.2)),
+            self.ui.negativeButton: lambda: self.placePoints(_OUTSIDE, (0.9, 0.1, 0.1)),
             self.ui.undoButton: lambda: self.step("undo"),
             self.ui.redoButton: lambda: self.step("redo"),
             self.ui.acceptButton: self.onAccept,
@@ -371,19 +374,21 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     @property
     def positiveNode(self):
-        return self.logic.drawn("vtkMRMLMarkupsFiducialNode", "COBOT inside", (0.1, 0.8, 0.2))
+        """The points inside; None before some are to be placed."""
+        return slicer.mrmlScene.GetFirstNode(_INSIDE, _POINTS)
 
     @property
     def negativeNode(self):
-        return self.logic.drawn("vtkMRMLMarkupsFiducialNode", "COBOT outside", (0.9, 0.1, 0.1))
+        """The points outside; None before some are to be placed."""
+        return slicer.mrmlScene.GetFirstNode(_OUTSIDE, _POINTS)
 
     def onDrawBox(self):
-        self.logic.erase("COBOT box")
-        self.parameterNode.box = self.logic.drawn("vtkMRMLMarkupsROINode", "COBOT box", (1.0, 0.8, 0.0))
+        self.logic.erase(_BOX)
+        self.parameterNode.box = self.logic.drawn("vtkMRMLMarkupsROINode", _BOX, (1.0, 0.8, 0.0))
         self.logic.place(self.parameterNode.box, persistent=False)
 
-    def placePoints(self, node):
-        self.logic.place(node, persistent=True)
+    def placePoints(self, name, color):
+        self.logic.place(self.logic.drawn(_POINTS, name, color), persistent=True)
 
     def onSegmentSlice(self):
         with self.errorsShown():
@@ -429,7 +434,7 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         with self.errorsShown():
             if self.session is not None:
                 self.session.accept()
-                for name in ("COBOT box", "COBOT inside", "COBOT outside"):
+                for name in (_BOX, _INSIDE, _OUTSIDE):
                     self.logic.erase(name)
 
     def onCancel(self):

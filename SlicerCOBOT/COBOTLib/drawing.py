@@ -52,8 +52,8 @@ def box_in_view(roi_node: Any, slice_node: Any, volume_node: Any, positive_node:
             yet, for points alone.
         slice_node: the ``vtkMRMLSliceNode`` of the view.
         volume_node: what is segmented.
-        positive_node: points in the object, a ``vtkMRMLMarkupsFiducialNode``.
-        negative_node: points that are not.
+        positive_node: points in the object, a ``vtkMRMLMarkupsFiducialNode``; None for none.
+        negative_node: points that are not; None for none.
 
     Returns:
         a prompt for the slice of the volume that the view shows; for a plane where the view is oblique.

@@ -92,7 +92,7 @@ def points_in(markups_node: Any, grid: Grid, flat: Grid | None = None) -> tuple[
     """The voxels that the points of a ``vtkMRMLMarkupsFiducialNode`` are in.
 
     Args:
-        markups_node: the points; those that are not placed yet are passed over.
+        markups_node: the points; those that are not placed yet are passed over. None for none.
         grid: of the scan.
         flat: from `geometry.flattened`, for points that were placed in a view a little oblique; None for ``grid``.
 
@@ -125,6 +125,8 @@ def places(markups_node: Any) -> np.ndarray:
 
 def _placed(markups_node: Any) -> list[tuple[str, tuple[float, float, float]]]:
     """Label and place in the world of each point that is placed, wherever it is."""
+    if markups_node is None:
+        return []
     return [
         (markups_node.GetNthControlPointLabel(index), markups_node.GetNthControlPointPositionWorld(index))
         for index in range(markups_node.GetNumberOfControlPoints())

@@ -58,6 +58,13 @@ def draw_box(panel):
         panel.parameterNode.box.AddControlPointWorld(*corner)
 
 
+def place(panel, where, *points):
+    """Points "positive" or "negative"; the clicks in a view are the application's."""
+    getattr(panel.ui, f"{where}Button").click()
+    for point in points:
+        getattr(panel, f"{where}Node").AddControlPointWorld(*point)
+
+
 def voxels(panel):
     """How many voxels each segment has."""
     masks = panel.session.labels()
@@ -92,7 +99,7 @@ def test_a_box_becomes_a_mask_that_points_correct_and_that_is_undone_and_done_ag
     assert ready.ui.statusLabel.text == "Done."
     disc = voxels(ready)["Object"]
     assert disc == 49
-    ready.negativeNode.AddControlPointWorld(8, 7, 5)
+    place(ready, "negative", (8, 7, 5))
     ready.ui.sliceButton.click()
     wait(ready)
     assert voxels(ready)["Object"] == disc - 9  # a row of the disc
@@ -101,6 +108,14 @@ def test_a_box_becomes_a_mask_that_points_correct_and_that_is_undone_and_done_ag
     ready.ui.redoButton.click()
     assert voxels(ready)["Object"] == disc - 9
     assert not ready.ui.redoButton.enabled
+
+
+def test_a_box_alone_leaves_no_empty_points_in_the_scene(ready, mrml):
+    draw_box(ready)
+    ready.ui.sliceButton.click()
+    wait(ready)
+    assert voxels(ready) == {"Object": 49}
+    assert mrml.mrmlScene.GetNumberOfNodesByClass("vtkMRMLMarkupsFiducialNode") == 0
 
 
 def test_after_an_object_was_accepted_another_box_can_be_drawn(ready):
@@ -262,12 +277,8 @@ def test_what_is_segmented_is_what_the_view_shows_that_the_mouse_was_in_last(rea
 
 
 def test_points_alone_are_enough(ready):
-    for button, node, point in (
-        (ready.ui.positiveButton, lambda: ready.positiveNode, (8, 7, 5)),
-        (ready.ui.negativeButton, lambda: ready.negativeNode, (8, 8, 5)),
-    ):
-        button.click()
-        node().AddControlPointWorld(*point)
+    place(ready, "positive", (8, 7, 5))
+    place(ready, "negative", (8, 8, 5))
     ready.ui.sliceButton.click()
     wait(ready)
     assert ready.session.object.prompt.box is None
@@ -291,7 +302,7 @@ def test_propagation_starts_from_what_was_segmented(ready):
     draw_box(ready)
     ready.ui.sliceButton.click()
     wait(ready)
-    ready.negativeNode.AddControlPointWorld(8, 7, 5)
+    place(ready, "negative", (8, 7, 5))
     ready.ui.sliceButton.click()
     wait(ready)
     ready.ui.propagateButton.click()
@@ -344,7 +355,7 @@ def test_what_can_be_undone_stays_when_the_place_to_run_changes(ready, server):
     assert ready.ui.undoButton.enabled
     ready.ui.testButton.click()
     wait(ready)
-    ready.negativeNode.AddControlPointWorld(8, 7, 5)
+    place(ready, "negative", (8, 7, 5))
     ready.ui.sliceButton.click()
     wait(ready)
     assert ready.ui.statusLabel.text == "Done."

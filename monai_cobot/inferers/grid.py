@@ -85,6 +85,22 @@ class Region:
         """The region with so many voxels more on each side."""
         return Region(_three(first - voxels for first in self.low), _three(end + voxels for end in self.high))
 
+    def within(self, other: Region) -> tuple[slice, slice, slice]:
+        """To index an array of another region's shape with: what it shares with this one, which may be nothing."""
+        low, high = (np.clip(np.subtract(end, other.low), 0, other.shape) for end in (self.low, self.high))
+        i, j, k = (slice(int(first), int(end)) for first, end in zip(low, high, strict=True))
+        return i, j, k
+
+    def in_slices(self, axis: str, limits: range) -> Region:
+        """The part that is in some slices of an axis.
+
+        Raises:
+            ValueError: where nothing of it is.
+        """
+        low, high, normal = list(self.low), list(self.high), SLICE_NORMALS[axis]
+        low[normal], high[normal] = max(low[normal], limits.start), min(high[normal], limits.stop)
+        return Region(_three(low), _three(high))
+
     def indices(self, axis: str) -> range:
         """The slices along an axis that meet the region."""
         normal = SLICE_NORMALS[axis]
@@ -108,7 +124,7 @@ class Region:
     def around(cls, mask: np.ndarray) -> Region | None:
         """The smallest region that holds the foreground of a mask (I, J, K); None for an empty one."""
         # NumPy is twenty times slower where it is asked for two axes at once and the last one is kept
-        projected = mask.any(axis=0)  # (J, K)
+        projected: np.ndarray = mask.any(axis=0)  # (J, K)
         lines = mask.reshape(len(mask), -1).any(axis=1), projected.any(axis=1), projected.any(axis=0)
         present = [np.flatnonzero(line) for line in lines]
         if present[0].size == 0:

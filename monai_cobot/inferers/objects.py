@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from monai_cobot.inferers.grid import Region
+from monai_cobot.inferers.grid import SLICE_NORMALS, Region
 from monai_cobot.inferers.prompts import SlicePrompts
 
 __all__ = ["MaskCrop", "SegmentedObject"]
@@ -34,12 +34,7 @@ class MaskCrop:
     def read(self, region: Region) -> np.ndarray:
         """The mask in another region: a new array (I, J, K) bool."""
         result = np.zeros(region.shape, dtype=bool)
-        low = np.maximum(self.region.low, region.low)
-        high = np.minimum(self.region.high, region.high)
-        if (low < high).all():
-            inside = tuple(slice(a, b) for a, b in zip(low - region.low, high - region.low, strict=True))
-            own = tuple(slice(a, b) for a, b in zip(low - self.region.low, high - self.region.low, strict=True))
-            result[inside] = self.array[own]
+        result[self.region.within(region)] = self.array[region.within(self.region)]
         return result
 
     @staticmethod
@@ -69,14 +64,31 @@ class SegmentedObject:
 
     def with_mask(self, region: Region, array: np.ndarray) -> SegmentedObject:
         """With another mask inside a region; outside, it stays."""
-        whole = region if self.mask is None else region.union(self.mask.region)
-        merged = np.zeros(whole.shape, dtype=bool) if self.mask is None else self.mask.read(whole)
-        inside = tuple(
-            slice(a, b)
-            for a, b in zip(np.subtract(region.low, whole.low), np.subtract(region.high, whole.low), strict=True)
-        )
-        merged[inside] = array
+        new = MaskCrop.of(region, array)
+        if self.mask is None:
+            return replace(self, mask=new)
+        # no larger than both masks: a whole slice of a tall object would take all of the slices between
+        whole = self.mask.region if new is None else self.mask.region.union(new.region)
+        merged = self.mask.read(whole)
+        merged[region.within(whole)] = False
+        if new is not None:
+            merged[new.region.within(whole)] = new.array
         return replace(self, mask=MaskCrop.of(whole, merged))
+
+    def without_propagated(self, axis: str, limits: range) -> SegmentedObject:
+        """Without the mask in slices of an axis that an earlier propagation gave."""
+        gone = [
+            index
+            for (of, index), prompts in self.prompts.items()
+            if of == axis and index in limits and prompts.origin == "propagated"
+        ]
+        if self.mask is None or not gone:
+            return self
+        array = self.mask.array.copy()
+        first = self.mask.region.indices(axis)
+        np.moveaxis(array, SLICE_NORMALS[axis], 0)[[index - first.start for index in gone if index in first]] = False
+        kept = {key: prompts for key, prompts in self.prompts.items() if key not in {(axis, index) for index in gone}}
+        return replace(self, mask=MaskCrop.of(self.mask.region, array), prompts=MappingProxyType(kept))
 
     def with_prompts(self, prompts: Mapping[tuple[str, int], SlicePrompts]) -> SegmentedObject:
         """With the prompts of some slices put in the place of what was there."""

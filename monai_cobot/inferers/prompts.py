@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -30,15 +31,18 @@ class Point:
 
 @dataclass(frozen=True)
 class SlicePrompts:
-    """All that a user drew on one slice for one object: a box, points, or points with a box.
+    """What one slice is segmented with for one object: a box, points, or points with a box.
 
     Attributes:
         box: x0, y0, x1, y1 in pixels of the slice as `monai_cobot.transforms.take_slice` shows it, half-open.
         points: any number.
+        origin: ``"drawn"`` on this slice by a user, the cross-section of a 3D box (``"region"``), or the box that came
+            from other slices (``"propagated"``).
     """
 
     box: Box | None = None
     points: tuple[Point, ...] = ()
+    origin: Literal["drawn", "region", "propagated"] = "drawn"
 
     def check(self, shape: Sequence[int]) -> None:
         """Whether they can be used on a slice of this shape (H, W).

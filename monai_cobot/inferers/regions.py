@@ -9,6 +9,7 @@ import torch
 
 from monai_cobot.inferers.cancel import Progress
 from monai_cobot.inferers.grid import SLICE_NORMALS, Box, Region
+from monai_cobot.inferers.objects import MaskCrop
 from monai_cobot.inferers.prediction import SlicePrediction, SlicePredictor
 from monai_cobot.inferers.prompts import SlicePrompts
 from monai_cobot.inferers.propagation import PropagatedSlice, grown_box
@@ -82,6 +83,7 @@ def fuse_axes(
     slices: Mapping[int, PropagatedSlice],
     axis: str,
     shape: Sequence[int],
+    limits: range,
     margin: float,
     progress: Progress | None = None,
 ) -> tuple[Region, np.ndarray] | None:
@@ -92,11 +94,12 @@ def fuse_axes(
         slices: as :func:`~monai_cobot.inferers.propagation.propagate` gives them.
         axis: their slice axis.
         shape: (I, J, K) of the volume.
+        limits: slices that the result may have.
         margin: slices of the other axes are prompted with the box of the mask there, larger by this share.
         progress: is told the slices done and to do.
 
     Returns:
-        Where, and (I, J, K) bool; None where all masks are empty.
+        Where, which is whole slices, and (I, J, K) bool; None where all masks are empty.
 
     Raises:
         Cancelled: if so asked.
@@ -109,6 +112,7 @@ def fuse_axes(
     assert tight is not None
     low = np.add(whole.low, tight.low)
     region = Region(tuple(low.tolist()), tuple((low + tight.shape).tolist())).grown(1).clipped(shape)
+    region = region.in_slices(axis, limits)
     first = np.zeros(shape, dtype=bool)
     first[whole.slices] = mask
     probability = _probability(region, axis, shape, lambda index: _existing(slices, index))
@@ -127,7 +131,8 @@ def fuse_axes(
             return prediction
 
         probability += _probability(region, other, shape, of_slice)
-    return region, probability > 1.5
+    whole = whole.union(region)  # both are no larger than whole slices, and the first is as large
+    return whole, MaskCrop(region, probability > 1.5).read(whole)
 
 
 def _existing(slices: Mapping[int, PropagatedSlice], index: int) -> SlicePrediction | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
@@ -39,8 +41,9 @@ class VolumeSession:
     :func:`~monai_cobot.inferers.region_from_source` brings boxes of the file's own grid there. What comes out
     (:meth:`mask`, :meth:`crop`, :meth:`label_map`) is on the file's own grid.
 
-    Work may be called from any thread, one at a time (others wait); reading, and cancelling, from any thread at any
-    time. A call that fails or is cancelled leaves the objects as they were. Every change is one step of undo.
+    Work may be called from any thread, one at a time (others wait, and may be cancelled meanwhile); reading, removing
+    an object and cancelling, from any thread at any time. A call that fails or is cancelled leaves the objects as they
+    were. Every change is one step of undo.
 
     Args:
         volume: the volume, or its file.
@@ -76,6 +79,7 @@ class VolumeSession:
         self._undo: list[_State] = []
         self._redo: list[_State] = []
         self._working = threading.RLock()
+        self._changing = threading.Lock()
 
     # --- what there is -------------------------------------------------------------------------------------------
 
@@ -93,7 +97,11 @@ class VolumeSession:
     @property
     def preset(self) -> str:
         """The intensity preset of the slices now."""
-        return self._chosen_preset or self._model.preset or guess_preset(self.volume)
+        return self._chosen_preset or self._model.preset or self._guessed_preset
+
+    @cached_property
+    def _guessed_preset(self) -> str:
+        return guess_preset(self.volume)
 
     @property
     def objects(self) -> _State:
@@ -184,7 +192,7 @@ class VolumeSession:
             ValueError: there is no such slice, or the prompts do not fit it.
             Cancelled: if so asked.
         """
-        with self._working:
+        with self._work(cancel):
             prompts = SlicePrompts(box, tuple(points))
             prediction = self._predictor(cancel)(axis, index, prompts)
             region = self._slice_region(axis, index)
@@ -213,10 +221,9 @@ class VolumeSession:
             ValueError: there is no such slice, the point is outside it, or it is the first and lies outside the object.
             Cancelled: if so asked.
         """
-        with self._working:
-            before = self._begun(label).prompts.get((axis, index))
-            if before is None:
-                before = SlicePrompts(self._box_in_slice(label, axis, index))
+        with self._work(cancel):
+            begun = self._begun(label)
+            before = begun.prompts.get((axis, index)) or SlicePrompts(self._box_in_slice(begun, axis, index))
             return self.segment_slice(axis, index, before.box, (*before.points, point), label, cancel)
 
     def segment_region(
@@ -247,12 +254,12 @@ class VolumeSession:
         axes = (self._model.axis,) if axes is None else tuple(axes)
         if not axes or set(axes) - set(SLICE_AXES):
             raise ValueError(f"Slice axes are {', '.join(SLICE_AXES)}, at least one of them; got {axes}.")
-        with self._working:
+        with self._work(cancel):
             region = region.clipped(self.shape)
             mask = segment_region(self._predictor(cancel), region, axes, self.shape, progress)
             mask = _tidied(mask, axes[0], keep_largest, fill)
             drawn = {
-                (axis, index): SlicePrompts(region.box(axis, self.shape))
+                (axis, index): SlicePrompts(region.box(axis, self.shape), origin="region")
                 for axis in axes
                 for index in region.indices(axis)
             }
@@ -273,11 +280,12 @@ class VolumeSession:
     ) -> range:
         """Segment an object in 3D from boxes on one or more slices of an axis; it replaces the object's mask there.
 
-        Between boxes, boxes are interpolated; beyond them, each comes from the mask before, until the object ends.
+        Between boxes, boxes are interpolated; beyond them, each comes from the mask before, until the object ends. What
+        an earlier propagation along this axis gave is replaced as well, also in slices that show the object no more.
 
         Args:
             axis: slice axis.
-            boxes: slice index -> box; None for what the object was prompted with on slices of this axis.
+            boxes: slice index -> box; None for what was drawn on slices of this axis, boxes and points.
             label: which object; a new one is begun.
             limits: slices that may be changed; None for all. What was drawn on others still says where the object is.
             rules: where the object ends; None for the usual ones.
@@ -296,18 +304,25 @@ class VolumeSession:
         """
         if axis not in SLICE_AXES:
             raise ValueError(f"Slice axes are {', '.join(SLICE_AXES)}; got {axis!r}.")
-        with self._working:
+        with self._work(cancel):
             begun = self._begun(label)
             if boxes is None:
-                prompts = {index: drawn for (of, index), drawn in begun.prompts.items() if of == axis}
+                prompts = {
+                    index: drawn
+                    for (of, index), drawn in begun.prompts.items()
+                    if of == axis and drawn.origin == "drawn"
+                }
             else:
                 prompts = {index: SlicePrompts(box) for index, box in boxes.items()}
             count = self.shape[SLICE_NORMALS[axis]]
             limits = range(count) if limits is None else range(max(0, limits.start), min(count, limits.stop))
             predict, rules = self._predictor(cancel), rules or EndRules()
-            slices = propagate(predict, axis, prompts, limits, rules, progress)
+            across = sum(self.shape[SLICE_NORMALS[other]] for other in SLICE_AXES if other != axis) if fuse else 0
+            total = len(limits) + across
+            slices = propagate(predict, axis, prompts, limits, rules, _part_of(total, 0, len(limits), progress))
             if fuse and slices:
-                found = fuse_axes(predict, slices, axis, self.shape, rules.margin, _after(len(limits), progress))
+                fusing = _part_of(total, len(limits), across, progress)
+                found = fuse_axes(predict, slices, axis, self.shape, limits, rules.margin, fusing)
             else:
                 found = mask_of_slices(slices, axis, self.shape)
             if found is None:
@@ -316,18 +331,23 @@ class VolumeSession:
                     "closer around the object."
                 )
             region, mask = found
-            drawn = {(axis, index): prompts.get(index, SlicePrompts(slices[index].box)) for index in slices}
-            changed = begun.with_mask(region, _tidied(mask, axis, keep_largest, fill)).with_prompts(drawn)
-            self._change(changed)
-            return range(min(slices), max(slices) + 1)
+            changed = begun.without_propagated(axis, limits)
+            changed = changed.with_mask(region, _tidied(mask, axis, keep_largest, fill))
+            shown = {}
+            for index in region.indices(axis):  # where axes were fused, that may be one slice more at each end
+                box = slices[index].box if index in slices else self._box_in_slice(changed, axis, index)
+                if box is not None:
+                    shown[index] = prompts.get(index) or SlicePrompts(box, origin="propagated")
+            self._change(changed.with_prompts({(axis, index): drawn for index, drawn in shown.items()}))
+            return range(min(shown), max(shown) + 1)
 
     def remove(self, label: int) -> None:
-        """Take an object away.
+        """Take an object away, without waiting for work on others.
 
         Raises:
             KeyError: there is no such object.
         """
-        with self._working:
+        with self._changing:
             self._object(label)
             self._commit({key: value for key, value in self._state.items() if key != label})
 
@@ -357,6 +377,21 @@ class VolumeSession:
 
     # --- the state ------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _work(self, cancel: CancelToken | None) -> Iterator[None]:
+        """The one piece of work at a time.
+
+        Raises:
+            Cancelled: if so asked while others work.
+        """
+        while not self._working.acquire(timeout=0.05):
+            if cancel is not None:
+                cancel.check()
+        try:
+            yield
+        finally:
+            self._working.release()
+
     def _predictor(self, cancel: CancelToken | None) -> SlicePredictor:
         return SlicePredictor(self._model, self.preset, self._encoder, cancel or CancelToken())
 
@@ -372,7 +407,8 @@ class VolumeSession:
         return self._state.get(label) or SegmentedObject(label)
 
     def _change(self, changed: SegmentedObject) -> None:
-        self._commit({**self._state, changed.label: changed})
+        with self._changing:
+            self._commit({**self._state, changed.label: changed})
 
     def _commit(self, state: dict[int, SegmentedObject]) -> None:
         if self._keep_undo:
@@ -383,7 +419,7 @@ class VolumeSession:
             self._undo.pop(0)
 
     def _step(self, source: list[_State], target: list[_State]) -> bool:
-        with self._working:
+        with self._working, self._changing:
             if not source:
                 return False
             target.append(self._state)
@@ -406,10 +442,9 @@ class VolumeSession:
         low[normal], high[normal] = index, index + 1
         return Region((low[0], low[1], low[2]), (high[0], high[1], high[2]))
 
-    def _box_in_slice(self, label: int, axis: str, index: int) -> Box | None:
+    def _box_in_slice(self, item: SegmentedObject, axis: str, index: int) -> Box | None:
         """The box of an object's mask in a slice; None where it is not there."""
-        item = self._state.get(label)
-        if item is None or item.mask is None:
+        if item.mask is None:
             return None
         found = MaskCrop.of(region := self._slice_region(axis, index), item.mask.read(region))
         return None if found is None else found.region.box(axis, self.shape)
@@ -421,9 +456,9 @@ def _tidied(mask: np.ndarray, axis: str, keep_largest: bool, fill: bool) -> np.n
     return fill_holes(mask, SLICE_NORMALS[axis]) if fill else mask
 
 
-def _after(before: int, progress: Progress | None) -> Progress | None:
-    """The progress of work that follows on some that is done."""
-    return None if progress is None else lambda done, total: progress(before + done, before + total)
+def _part_of(total: int, before: int, most: int, progress: Progress | None) -> Progress | None:
+    """The progress of a part of some work: what comes before it, and its most steps, of which it may need fewer."""
+    return None if progress is None else lambda done, of: progress(before + most - of + done, total)
 
 
 def _nbytes(states: Sequence[_State]) -> int:

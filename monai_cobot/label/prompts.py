@@ -3,7 +3,8 @@
 Voxels are (i, j, k) of the image as it was sent or lies in the studies; boxes are half-open.
 
 ========================  ============================================================================================
-``slice_axis``            0, 1, 2 for i, j, k: along which slices follow one another; without, 2
+``slice_axis``            0, 1, 2 for i, j, k: along which slices follow one another; without, 2 for what is in a slice
+                          and for ``boxes``, and for a 3D box and points in 3D the axis that the model was trained on
 ``slice``                 index of the slice; absent, null or negative for a 3D prompt
 ``box``                   ``[i0, j0, k0, i1, j1, k1]``; in a slice also ``[x0, y0, x1, y1]`` along its two axes
 ``roi``                   the same box as MONAI Label's clients send it: ``[imin, imax, jmin, jmax, kmin, kmax]`` (3D
@@ -11,7 +12,8 @@ Voxels are (i, j, k) of the image as it was sent or lies in the studies; boxes a
 ``foreground``            ``[[i, j, k], ...]``: points in the object; in a slice also ``[x, y]``
 ``background``            ``[[i, j, k], ...]``: points that are not
 ``boxes``                 ``[[i0, j0, k0, i1, j1, k1], ...]``: propagate from these slices
-``reach``                 the most slices beyond them; absent until the object ends
+``reach``                 the most slices beyond them; absent until the object ends. At most, it goes on to each side
+                          by the object's own size in a slice: a long object wants boxes near both of its ends
 ========================  ============================================================================================
 
 With a slice, the object is segmented in that slice. Without, a box is 3D and every slice within it is segmented; points
@@ -77,8 +79,8 @@ def _propagation(params: Mapping[str, Any], shape: Sequence[int], axis: int) -> 
         raise ValueError(f"boxes: each is one voxel thick along axis {axis} (slice_axis), in which slices are counted.")
     if len({box.low[axis] for box in boxes}) < len(boxes):
         raise ValueError("boxes: two of them are on one slice.")
-    reach = params.get("reach")
-    if reach is not None and _whole(reach, "reach") < 0:
+    reach = None if params.get("reach") is None else _whole(params["reach"], "reach")
+    if reach is not None and reach < 0:
         raise ValueError(f"reach is {reach}; it is 0 or more slices.")
     return VoxelPrompt(axis, boxes=boxes, reach=reach)
 

@@ -1,3 +1,4 @@
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from monai_cobot.data import Volume, read_mask
 from monai_cobot.inferers import (
@@ -12,14 +14,17 @@ from monai_cobot.inferers import (
     Cancelled,
     CancelToken,
     EmbeddingCache,
+    EndRules,
     Point,
     Region,
     SlicePrediction,
     VolumeSession,
     region_to_source,
 )
+from monai_cobot.inferers.prediction import SlicePredictor
+from monai_cobot.networks import build_sam
 from monai_cobot.transforms import SLICE_AXES, take_slice
-from tests.inferers.conftest import VolumeIn
+from tests.inferers.conftest import SIZE, VolumeIn
 
 BOX = (4.0, 9.0, 20.0, 21.0)  # around the ball in its middle axial slice
 OTHER_BOX = (5.0, 2.0, 16.0, 14.0)
@@ -200,6 +205,90 @@ def test_what_was_drawn_on_slices_is_propagated(session: VolumeSession) -> None:
     assert np.array_equal(session.mask(1), session.mask(2))
 
 
+@pytest.mark.parametrize("fuse", [False, True])
+def test_a_box_that_is_drawn_after_a_propagation_joins_the_first_ones_in_the_next(
+    session: VolumeSession, fuse: bool
+) -> None:
+    session.segment_slice("axial", 6, BOX)
+    session.segment_slice("axial", 12, BOX)
+    session.propagate("axial", fuse=fuse)
+    session.segment_slice("axial", 9, OTHER_BOX)
+    session.propagate("axial", fuse=fuse)
+    session.propagate("axial", {6: BOX, 9: OTHER_BOX, 12: BOX}, label=2, fuse=fuse)
+    assert np.array_equal(session.mask(1), session.mask(2))
+    assert session.objects[1].prompts == session.objects[2].prompts
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_a_propagation_that_ends_earlier_takes_the_slices_of_the_one_before_away(
+    session: VolumeSession, fuse: bool
+) -> None:
+    session.segment_slice("axial", 17, BOX)
+    far = session.propagate("axial", {9: BOX}, limits=range(5, 14), fuse=fuse)
+    near = session.propagate("axial", {9: BOX}, rules=EndRules(max_reach=0.1), fuse=fuse)
+    assert len(near) < len(far)
+    present = np.flatnonzero(session.lps_mask(1).any(axis=(0, 1)))
+    assert set(present) <= {*near, 17}
+    assert 17 in present, "what was drawn there stays"
+    assert set(session.objects[1].prompts) == {("axial", index) for index in (*near, 17)}
+
+
+def test_the_slices_of_a_3d_box_are_not_drawn_boxes_to_propagate_from(session: VolumeSession) -> None:
+    session.segment_region(REGION)
+    with pytest.raises(ValueError, match="there are none"):
+        session.propagate("axial")
+    session.segment_slice("axial", 9, BOX)
+    session.propagate("axial", limits=range(8, 11))
+    session.propagate("axial", {9: BOX}, label=2, limits=range(8, 11))
+    assert np.array_equal(session.lps_mask(1)[:, :, 8:11], session.lps_mask(2)[:, :, 8:11])
+    assert session.lps_mask(1)[:, :, 5].any(), "slices of the 3D box stay"
+
+
+def test_fused_axes_change_the_slices_that_may_be_changed_all_of_them_and_no_others(session: VolumeSession) -> None:
+    session.segment_region(Region((0, 0, 0), session.shape), label=1, axes=("coronal",))
+    before, limits = session.lps_mask(1), range(8, 11)
+    assert before[:, :, [7, 11]].any(axis=(0, 1)).all()
+    session.propagate("axial", {9: BOX}, label=1, limits=limits, fuse=True, keep_largest=False, fill=False)
+    session.propagate("axial", {9: BOX}, label=2, limits=limits, fuse=True, keep_largest=False, fill=False)
+    after, alone = session.lps_mask(1), session.lps_mask(2)
+    assert set(np.flatnonzero(alone.any(axis=(0, 1)))) == set(limits)
+    assert np.array_equal(after[:, :, 8:11], alone[:, :, 8:11])
+    after[:, :, 8:11] = before[:, :, 8:11]
+    assert np.array_equal(after, before)
+
+
+def test_who_waits_for_others_can_be_cancelled_and_removing_waits_for_nobody(session: VolumeSession) -> None:
+    session.segment_slice("axial", 9, BOX, label=2)
+    begun, go_on, token = threading.Event(), threading.Event(), CancelToken()
+
+    def hold(done: int, total: int) -> None:
+        begun.set()
+        assert go_on.wait(60)
+
+    working = threading.Thread(target=lambda: session.segment_region(REGION, label=1, progress=hold))
+    working.start()
+    assert begun.wait(60)
+    ended: list[str] = []
+
+    def wait() -> None:
+        with pytest.raises(Cancelled):
+            session.segment_slice("axial", 9, BOX, label=3, cancel=token)
+        session.remove(2)
+        ended.append("cancelled, and removed")
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    waiting.join(0.2)
+    assert not ended
+    token.cancel()
+    waiting.join(10)
+    assert ended
+    assert working.is_alive()
+    go_on.set()
+    working.join(60)
+    assert list(session.objects) == [1]
+
+
 def test_where_objects_overlap_the_first_one_stays_in_the_label_map(session: VolumeSession, tmp_path: Path) -> None:
     session.segment_slice("axial", 9, BOX, label=3)
     session.segment_slice("axial", 9, (2.0, 7.0, 23.0, 24.0), label=300)
@@ -235,6 +324,37 @@ def test_the_preset_is_the_given_one_then_the_models_then_one_that_fits(
     assert VolumeSession(volume, shelf.base).preset == "mr"
     with pytest.raises(ValueError, match="unknown intensity preset"):
         VolumeSession(volume, shelf.base, "ct_knee")
+
+
+def test_a_preset_that_fits_is_looked_for_once(session: VolumeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    import monai_cobot.inferers.session as module
+
+    looked: list[Volume] = []
+    monkeypatch.setattr(module, "guess_preset", lambda volume: looked.append(volume) or "mr")
+    with VolumeSession(session.volume, session.model) as guessing:
+        for index in (8, 9):
+            guessing.segment_slice("axial", index, BOX)
+    assert looked == [session.volume]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_masks_of_the_processor_also_from_embeddings_on_disk(
+    shelf: AdapterShelf, volume_in: VolumeIn, tmp_path: Path
+) -> None:
+    on_gpu = AdapterShelf(build_sam("vit_mini", image_size=SIZE), "cuda", precision="float32")
+
+    def masks(of: AdapterShelf, cache: EmbeddingCache) -> list[np.ndarray]:
+        with VolumeSession(volume_in("RAS"), of.base, PRESET, cache, look_ahead=False) as session:
+            session.segment_slice("axial", 9, BOX, label=1)
+            session.segment_region(REGION, label=2, axes=SLICE_AXES)
+            session.propagate("axial", {9: BOX}, label=3, fuse=True)
+            return [session.lps_mask(label) for label in (1, 2, 3)]
+
+    expected = masks(shelf, EmbeddingCache())
+    for _ in ("computed", "from disk"):
+        for mask, of_processor in zip(masks(on_gpu, EmbeddingCache(folder=tmp_path)), expected, strict=True):
+            assert of_processor.any()
+            assert (mask != of_processor).mean() < 1e-3
 
 
 def test_a_second_session_finds_the_embeddings_of_the_first_on_disk(
@@ -295,8 +415,9 @@ def test_three_axes_are_fused_by_the_mean_of_their_probabilities(session: Volume
     one, fused = session.lps_mask(1), session.lps_mask(2)
     assert not np.array_equal(one, fused)
     assert 2 * (one & fused).sum() / (one.sum() + fused.sum()) > 0.5
-    assert steps == sorted(steps)
-    assert steps[-1][0] == steps[-1][1] > 20
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+    assert {total for _, total in steps} == {sum(session.shape)}, "the whole total is told from the start"
+    assert steps[-1][0] == sum(session.shape)
     # a voxel beside the object, in which no axis sees it, is in neither
     i, j, k = (int(end) for end in np.argwhere(one).max(0) + 3)
     assert not fused[i:, j:, k:].any()
@@ -314,17 +435,23 @@ def test_what_is_not_connected_and_holes_are_tidied_where_that_is_asked_for(
         session.segment_region(Region((0, 0, 0), (9, 9, 3)), label=1, axes=("axial",), **options)
         return session.lps_mask(1)[:9, :9, :3]
 
-    def predictor(cancel: object) -> object:
-        def predict(axis: str, index: int, prompts: object) -> SlicePrediction:
+    def propagated(**options: bool) -> np.ndarray:
+        session.propagate("axial", {1: (0.0, 0.0, 9.0, 9.0)}, label=2, **options)
+        return session.lps_mask(2)[:9, :9, :3]
+
+    class Painted(SlicePredictor):
+        def __call__(self, axis: str, index: int, prompts: object) -> SlicePrediction:
             plane = np.zeros(session._encoder.shape(axis), dtype=np.float32) - 5
             plane[:9, :9] += 10 * (ring | speck)[:, :, index].T
             return SlicePrediction(plane, 1.0)
 
-        return predict
-
-    monkeypatch.setattr(session, "_predictor", predictor)
+    painted = Painted(session.model, PRESET, session._encoder, CancelToken())
+    monkeypatch.setattr(session, "_predictor", lambda cancel: painted)
     whole = ring.copy()
     whole[3, 3, 1] = True
     assert np.array_equal(segment(), ring | speck)
     assert np.array_equal(segment(keep_largest=True), ring)
     assert np.array_equal(segment(keep_largest=True, fill=True), whole)
+    assert np.array_equal(propagated(keep_largest=False, fill=False), ring | speck)
+    assert np.array_equal(propagated(fill=False), ring)
+    assert np.array_equal(propagated(), whole), "what is propagated is tidied unless asked otherwise"

@@ -59,6 +59,8 @@ def test_boxes_are_read_for_propagation():
     prompt = read_prompt({"boxes": [[4, 9, 5, 21, 22, 6], [4, 9, 7, 21, 22, 8]], "reach": 0, "slice_axis": 2}, SHAPE)
     assert [box.low[2] for box in prompt.boxes] == [5, 7]
     assert prompt.reach == 0
+    counted = read_prompt({"boxes": [[4, 9, 5, 21, 22, 6]], "reach": 2.0}, SHAPE)
+    assert (counted.reach, type(counted.reach)) == (2, int), "JSON of some clients has no whole numbers"
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,7 @@ def test_boxes_are_read_for_propagation():
         ({"boxes": [[4, 9, 5, 21, 22, 8]]}, "one voxel thick"),
         ({"boxes": [[4, 9, 5, 21, 22, 6]] * 2}, "on one slice"),
         ({"boxes": [[4, 9, 5, 21, 22, 6]], "reach": -1}, "reach is -1"),
+        ({"boxes": [[4, 9, 5, 21, 22, 6]], "reach": 1.5}, "a whole number"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason(params, message):

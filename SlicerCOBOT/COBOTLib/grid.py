@@ -151,20 +151,18 @@ class VoxelMask:
             )
 
     def cropped(self) -> VoxelMask | None:
-        """The same mask in the smallest box; None for an empty mask."""
-        ranges = []
-        for axis in (2, 1, 0):  # i, j, k
-            other = tuple(other for other in range(3) if other != axis)
-            inside = np.flatnonzero(self.array.any(axis=other))
-            if inside.size == 0:
-                return None
-            ranges.append((int(inside[0]), int(inside[-1]) + 1))
-        low, high = zip(*ranges, strict=True)
+        """The same mask in the smallest box, as a copy; None for an empty mask."""
+        # NumPy is twenty times slower where it is asked for two axes at once and the last one is kept
+        projected = self.array.any(axis=0)  # (J, K)
+        lines = projected.any(axis=0), projected.any(axis=1), self.array.reshape(len(self.array), -1).any(axis=1)
+        present = [np.flatnonzero(line) for line in lines]  # along i, j, k
+        if present[0].size == 0:
+            return None
         box = VoxelBox(
-            tuple(map(int.__add__, self.box.low, low)),
-            tuple(map(int.__add__, self.box.low, high)),
+            tuple(start + int(inside[0]) for start, inside in zip(self.box.low, present, strict=True)),
+            tuple(start + int(inside[-1]) + 1 for start, inside in zip(self.box.low, present, strict=True)),
         )
-        return VoxelMask(box, self.array[box.within(self.box)])
+        return VoxelMask(box, self.array[box.within(self.box)].copy())
 
     def clipped(self, box: VoxelBox) -> VoxelMask | None:
         """What of it lies in a box; None where nothing does."""

@@ -4,6 +4,7 @@ import re
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -391,6 +392,20 @@ def test_scans_are_deleted_on_the_server_when_they_are_forgotten_also_where_it_i
     server.shutdown()
     server.server_close()
     remote.close()
+
+
+def test_a_server_that_does_not_answer_is_asked_once_to_forget_scans(remote, server, one_scan):
+    for number in range(3):
+        remote.segment(replace(one_scan, key=str(number)), PROMPT, "bright one", None, job())
+    server.behaviour = "vanish"
+    remote.forget_scans()
+    assert [command for command, _ in server.requests].count("DELETE") == 1
+
+
+def test_the_oldest_scan_is_deleted_on_the_server_where_too_many_were_sent(remote, server, one_scan):
+    for number in range(9):
+        remote.segment(replace(one_scan, key=str(number)), PROMPT, "bright one", None, job())
+    assert list(server.sessions) == [f"s{number}" for number in range(1, 9)]
 
 
 def test_what_is_sent_is_told_as_progress_and_stops_between_two_pieces(remote, server):

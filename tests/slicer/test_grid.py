@@ -38,6 +38,13 @@ def test_a_mask_cropped_to_its_foreground_says_the_same_of_every_voxel():
     assert VoxelMask(mask.box, np.zeros_like(array)).cropped() is None
 
 
+def test_a_mask_that_was_cropped_keeps_no_larger_array_alive():
+    array = np.zeros((6, 7, 8), bool)
+    array[2:4, 3, 1:7] = True
+    cropped = VoxelMask(VoxelBox((0, 0, 0), (8, 7, 6)), array).cropped()
+    assert cropped.array.base is None
+
+
 def test_a_mask_clipped_to_a_volume_loses_only_what_is_outside():
     mask = VoxelMask(VoxelBox((-2, 0, 0), (2, 1, 1)), np.array([[[True, False, True, False]]]))
     clipped = mask.clipped(VoxelBox((0, 0, 0), (5, 5, 5)))

@@ -119,9 +119,10 @@ class MonaiLabelEngine(Engine):
 
     def forget_scans(self) -> None:
         sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
-            with contextlib.suppress(EngineError):  # the server forgets them by itself too, after some time
-                self._server.request("DELETE", f"/session/{quote(session)}", Job(lambda _: None))
+        # the server forgets them by itself too, after some time; one that does not answer is asked once
+        with contextlib.suppress(EngineError):
+            for session in sessions.values():
+                self._delete(session, Job(lambda _: None))
 
     # --- labels and training
 
@@ -267,9 +268,13 @@ class MonaiLabelEngine(Engine):
         if reply.status == 406:
             raise EngineError(f"{self._server.address} keeps no sessions. Start it with MONAI_LABEL_SESSIONS=true.")
         answer = self._json(self._checked(reply, "the scan"), "session_id")
-        while len(self._sessions) >= _SCANS:
-            del self._sessions[next(iter(self._sessions))]
         self._sessions[scan.key] = str(answer["session_id"])
+        with contextlib.suppress(EngineError):
+            while len(self._sessions) > _SCANS:
+                self._delete(self._sessions.pop(next(iter(self._sessions))), job)
+
+    def _delete(self, session: str, job: Job) -> None:
+        self._server.request("DELETE", f"/session/{quote(session)}", job)
 
     def _file(self, scan: Scan) -> bytes:
         try:

@@ -189,14 +189,18 @@ def _or_none(rule: Rule) -> Rule:
 
 
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(("batch_size", "bottleneck", "epochs", "min_foreground", "rank", "val_interval"), _whole(1)),
-    **dict.fromkeys(("blocks", "image_size", "patience", "slices_per_epoch"), _or_none(_whole(1))),
+    **dict.fromkeys(("batch_size", "epochs", "min_foreground", "val_interval"), _whole(1)),
+    **dict.fromkeys(
+        ("blocks", "bottleneck", "image_size", "patience", "rank", "slices_per_epoch", "training_cases"),
+        _or_none(_whole(1)),
+    ),
     **dict.fromkeys(("num_workers", "seed"), _whole(0)),
     **dict.fromkeys(
         ("feature_cache_gb", "learning_rate", "orchestration_factor", "slice_memory_gb", "weight_decay"), _not_negative
     ),
     "max_cases": _or_none(_whole(2)),
-    **dict.fromkeys(("components", "gradient_checkpointing", "orchestrate", "resume", "val_at_start"), _flag),
+    **dict.fromkeys(("components", "gradient_checkpointing", "resume", "val_at_start"), _flag),
+    "orchestrate": _or_none(_flag),
     **dict.fromkeys(
         (
             "axis",

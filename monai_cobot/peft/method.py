@@ -111,7 +111,24 @@ def find_method(name: str) -> type[Method]:
 def options_of(name: str, **candidates: Any) -> dict[str, Any]:
     """Those of the candidate options that the method has: one config can name the options of several methods.
 
-    Example: ``options_of("lora", rank=4, bottleneck=16)`` is ``{"rank": 4}``.
+    None stands for the method's own default. Example: ``options_of("lora", rank=4, bottleneck=16, blocks=None)`` is
+    ``{"rank": 4}``.
     """
     known = {field.name for field in fields(find_method(name))}
-    return {option: value for option, value in candidates.items() if option in known}
+    return {option: value for option, value in candidates.items() if option in known and value is not None}
+
+
+def width_option(name: str) -> str | None:
+    """The option of a method that is the width of its bottleneck; None where it has none."""
+    known = {field.name for field in fields(find_method(name))}
+    return next((option for option in ("rank", "bottleneck") if option in known), None)
+
+
+def orchestrated_by_default(name: str) -> bool:
+    """Whether COBOT goes over a method where nobody says so: where its own bottleneck can have quaternions.
+
+    That is lora, adaptformer, houlsby and sam_adapter; conv_lora's is 3 wide, as in its paper.
+    """
+    option = width_option(name)
+    width: int = 0 if option is None else find_method(name)().options()[option]
+    return width > 0 and width % 4 == 0

@@ -250,5 +250,6 @@ def test_adapting_twice_is_an_error(tiny_sam):
 
 def test_one_config_can_name_the_options_of_several_methods():
     assert options_of("lora", rank=4, bottleneck=16) == {"rank": 4}
+    assert options_of("lora", rank=None, blocks=2) == {"blocks": 2}
     assert options_of("adaptformer", rank=4, bottleneck=16) == {"bottleneck": 16}
     assert options_of("decoder_only", rank=4, bottleneck=16, blocks=2) == {}

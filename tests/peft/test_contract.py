@@ -10,7 +10,16 @@ from torch import nn
 
 from monai_cobot.networks import VARIANTS, PromptableSam, frozen_depth, set_gradient_checkpointing
 from monai_cobot.networks.sam import _assemble
-from monai_cobot.peft import METHODS, Adapter, adapt, load_adapter, options_of, save_adapter
+from monai_cobot.peft import (
+    METHODS,
+    Adapter,
+    adapt,
+    load_adapter,
+    options_of,
+    orchestrated_by_default,
+    save_adapter,
+    width_option,
+)
 
 
 class Case(NamedTuple):
@@ -89,6 +98,7 @@ def vit_b() -> nn.Module:
 
 D, N, C = 768, 12, 256
 LADDER = N * (D * 24 + 24 + 12 * 24**2 + 13 * 24) + 8 * 2 * 27 * 24 + 4 * 2 * 127 * 24 + N - 1 + 24 * D + D
+BLOCKS = N * (12 * D**2 + 13 * D) + (8 * 2 * 27 + 4 * 2 * 127) * 64
 
 
 @pytest.mark.parametrize(
@@ -119,9 +129,12 @@ LADDER = N * (D * 24 + 24 + 12 * 24**2 + 13 * 24) + 8 * 2 * 27 * 24 + 4 * 2 * 12
         ("vpt", {}, 92_160),
         ("vpt", {"prompts": 3, "blocks": 5}, 5 * 3 * D),
         ("vpt", {"deep": False}, 7_680),
-        ("lst", {}, LADDER),
+        ("lst", {"width": 24}, LADDER),
+        ("lst", {}, 290_379),
         ("full", {}, 89_670_912),
+        ("full", {}, 64**2 * D + 3 * 16**2 * D + D + BLOCKS + D * C + 9 * C**2 + 4 * C),
         ("decoder_only", {}, 0),
+        ("decoder_only", {"decoder": "lora"}, 0),
         ("freeze", {}, 0),
         # of the last N blocks: 4 N D r, and COBOT over 2 N or N slots
         ("lora", {"rank": 4, "blocks": 3}, 36_864),
@@ -136,7 +149,8 @@ def test_trained_parameters_on_vit_b_are_those_of_the_formula(vit_b, monkeypatch
     counts = adapter.count_parameters()
     trained = sum(parameter.numel() for parameter in vit_b.parameters() if parameter.requires_grad)
     adapter.remove()
-    assert counts == {"encoder": expected, "decoder": 0 if method == "freeze" else 4_058_340}
+    decoder = {"lora": 83_968, "full": 4_058_340}[options.get("decoder", "full")]
+    assert counts == {"encoder": expected, "decoder": 0 if method == "freeze" else decoder}
     assert trained == sum(counts.values())
 
 
@@ -319,10 +333,13 @@ def test_a_saved_adapter_loads_to_the_same_output(tiny_sam, image, trained, case
     assert (adapter.method.name, adapter.orchestration is not None) == (case.method, "orchestrate" in case.options)
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"full"}))
-def test_a_whole_task_on_vit_b_fits_into_two_megabytes(vit_b, monkeypatch, method):
+@pytest.mark.parametrize("classes", [None, 7])
+@pytest.mark.parametrize("case", [case for case in PLAIN + ORCHESTRATED if case.method != "full"], ids=repr)
+def test_a_whole_task_on_vit_b_fits_into_two_megabytes(vit_b, monkeypatch, case, classes):
+    if case.method == "freeze" and classes is not None:
+        pytest.skip("freeze trains nothing, and classes have to be learned")
     monkeypatch.setattr("monai_cobot.peft.adapter.base_weights_sha256", lambda sam: "of no numbers")
-    adapter = adapt(vit_b, method, decoder="lora")
+    adapter = case.adapt(vit_b, decoder="lora", classes=classes)
     size = sum(tensor.numel() * tensor.element_size() for tensor in adapter.state_dict().values())
     adapter.remove()
     assert size < 1.95e6  # and some kilobytes of names
@@ -387,6 +404,44 @@ def test_cobots_slots_follow_the_network_and_all_learn(tiny_sam, image, trained,
     assert len(slots) == {"lora": 6, "houlsby": 6}.get(case.method, 3)
     predict(tiny_sam, image).square().sum().backward()
     assert (adapter.orchestrator.relation.grad.abs() > 0).all()
+
+
+def test_cobot_goes_by_default_over_what_quaternions_fit():
+    by_default = {method for method in METHODS if orchestrated_by_default(method)}
+    assert by_default == {case.method for case in ORCHESTRATED} - {"conv_lora"}  # 3 wide, as in its paper
+    assert width_option("conv_lora") == "rank"
+
+
+OTHER_VALUES = {
+    "alpha": 16.0,
+    "blocks": 2,
+    "bottleneck": 12,
+    "deep": False,
+    "dropout": 0.5,
+    "experts": 3,
+    "linears": True,
+    "mask_ratio": 0.6,
+    "multiply_by_gate": False,
+    "patch_embed": True,
+    "prompts": 5,
+    "rank": 7,
+    "scale": 0.5,
+    "width": 12,
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "option"), [(method, option) for method in sorted(METHODS) for option in METHODS[method]().options()]
+)
+def test_every_option_of_a_method_makes_a_difference(tiny, image, trained, method, option):
+    found = []
+    for options in ({}, {option: OTHER_VALUES[option]}):
+        sam = copy.deepcopy(tiny)
+        torch.manual_seed(0)  # of initial values, dropout and the noise of gates
+        adapter = trained(adapt(sam, method, **options))
+        found.append((adapter.count_parameters()["encoder"], PromptableSam(sam).train().encode(image)))
+    (count, embedding), (other_count, other_embedding) = found
+    assert count != other_count or not torch.equal(embedding, other_embedding)
 
 
 @pytest.mark.parametrize("method", sorted(set(METHODS) - {case.method for case in ORCHESTRATED}))

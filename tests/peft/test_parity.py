@@ -121,6 +121,66 @@ def test_adaptformer_is_its_equation(sam, trained, orchestrate):
     assert_same(ours, reference, modules, random(2, 5, 5, 48))
 
 
+@pytest.mark.parametrize("layer_name", ["attn.proj", "mlp.lin2"])
+def test_houlsbys_adapter_is_its_equation(sam, trained, layer_name):
+    trained(adapt(sam, "houlsby", bottleneck=8))
+    layer = sam.image_encoder.blocks[1].get_submodule(layer_name)
+
+    def reference(x: Tensor) -> Tensor:
+        y = x @ layer.weight.T + layer.bias
+        return y + gelu(y @ layer.down.weight.T + layer.down.bias) @ layer.up.weight.T + layer.up.bias
+
+    assert_same(layer, reference, [layer], random(2, 3, 5, layer.weight.shape[1]))
+
+
+def test_a_prompt_of_sam_adapter_is_added_to_the_input_of_its_block(sam, trained):
+    adapter = trained(adapt(sam, "sam_adapter", bottleneck=8))
+    block, shared = sam.image_encoder.blocks[1], sam.image_encoder.patch_embed.up
+
+    def reference(x: Tensor) -> Tensor:
+        tokens, features = x[..., :48], x[..., 48:]
+        prompt = gelu(features @ block.tune.weight.T + block.tune.bias) @ shared.weight.T + shared.bias
+        return torch.cat((stock_block(block, tokens + prompt), features), dim=-1)
+
+    assert "image_encoder.patch_embed.up.weight" in adapter.state_dict()
+    assert_same(block, reference, [block.tune, shared], random(2, 5, 5, 48 + 8))
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_block_of_the_ladder_is_its_equation(sam, trained, index):
+    trained(adapt(sam, "lst", width=12))
+    block = sam.image_encoder.blocks[index]
+    block.window_size = block.side.window_size = 0  # over the whole map, as the reference
+
+    def reference(x: Tensor) -> Tensor:
+        tokens = stock_block(block, x[..., :48].detach())
+        rung = tokens @ block.down.weight.T + block.down.bias
+        if index > 0:
+            share = 1 / (1 + torch.exp(-block.gate / 0.1))
+            rung = share * rung + (1 - share) * x[..., 48:]
+        side = stock_block(block.side, rung)
+        if index < 2:
+            return torch.cat((tokens, side), dim=-1) + x.mean()
+        return tokens + side @ block.up.weight.T + block.up.bias + x.mean()
+
+    def ours(x: Tensor) -> Tensor:
+        return block(x) + x.mean()  # the first block has no gradient for its input, and one is compared
+
+    if index > 0:
+        assert abs(block.gate) > 0.01  # else its two shares would be the same
+    assert_same(ours, reference, [block], random(2, 5, 5, 48 + (0 if index == 0 else 12)))
+
+
+def gelu(x: Tensor) -> Tensor:
+    return x * (1 + torch.erf(x / 2**0.5)) / 2
+
+
+def stock_block(block: nn.Module, x: Tensor) -> Tensor:
+    """A block of SAM that attends over the whole map."""
+    x = x + Attention.forward(block.attn, block.norm1(x))
+    return x + block.mlp(block.norm2(x))
+
+
 def test_sam_parser_is_its_equation(sam, trained):
     original = sam.image_encoder.neck[2].weight.detach().clone()
     trained(adapt(sam, "sam_parser"))

@@ -358,7 +358,7 @@ class Session:
     def _plane_scan(self, plane: Grid) -> Scan:
         volume = self.scan()
         image = cut_plane(self._volume_node, volume.grid, plane)
-        return Scan(f"{volume.key} {_digest(plane)}", volume.name, image, plane)
+        return Scan(f"{volume.key} {_digest(plane)}", volume.name, image, plane, volume)
 
 
 def _digest(grid: Grid) -> str:

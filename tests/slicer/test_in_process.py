@@ -18,6 +18,7 @@ from monai_cobot.data import volume_from_array
 from monai_cobot.inferers import AdapterShelf, EmbeddingCache, VolumeSession
 from monai_cobot.networks import VARIANTS, build_sam
 from monai_cobot.peft import adapt, save_adapter
+from monai_cobot.transforms import find_preset, intensity_range
 
 PROMPT = SlicePrompt(2, 3, VoxelBox((8, 6, 3), (30, 26, 4)))
 
@@ -119,6 +120,19 @@ def test_a_slice_is_encoded_once_for_all_prompts_also_where_the_window_changes_a
     engine.close()  # and the slices that are encoded ahead have ended
     assert encoded
     assert len(encoded) == len(set(encoded))
+
+
+def test_an_oblique_plane_has_the_contrast_that_slices_of_its_volume_have(scan):
+    values = np.random.default_rng(0).integers(1, 3000, scan.array.shape, np.int16)
+    volume = replace(scan, array=values)
+    plane = Scan("plane", "MR", scan.array[3:4], Grid(np.eye(4), (40, 36, 1)), volume)  # has 20 and 180 alone
+    engine = InProcessEngine(device="cpu")
+    prompt = SlicePrompt(2, 0, VoxelBox((8, 6, 0), (30, 26, 1)))
+    for preset in (None, "mr", "ct_abdomen", None):
+        engine.segment(plane, prompt, "bare vit_mini", preset, job())
+        used = find_preset(engine._sessions[plane.key][1].preset)
+        assert used.window == intensity_range(values, preset or "mr")
+    engine.close()
 
 
 def test_nothing_of_a_scan_is_kept_when_it_is_forgotten(scan, segments):

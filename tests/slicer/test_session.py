@@ -395,6 +395,7 @@ def test_a_box_in_an_oblique_view_segments_what_is_seen_there(run, volume, add_v
     box = voxels_inside(plane, rectangle_in_view(add_roi(middle, (8, 40, 8), directions), view))
     found = run(SlicePrompt(2, 0, box), plane=plane)
     assert engine.scans[0].array.shape == plane.dimensions[::-1]
+    assert (engine.scans[0].volume.array == image).all()
     assert found.any()
     bright = image > 100
     assert (found & bright).sum() > 0.8 * found.sum()

@@ -25,12 +25,14 @@ class Scan:
         name: what the user calls it.
         array: (K, J, I), one number a voxel. It is not changed while the scan is in use.
         grid: where its voxels are.
+        volume: of a plane, the volume that it is cut out of, whose range of intensities is its own; else None.
     """
 
     key: str
     name: str
     array: np.ndarray
     grid: Grid
+    volume: Scan | None = None
 
 
 @dataclass(frozen=True)

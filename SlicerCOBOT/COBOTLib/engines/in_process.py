@@ -39,6 +39,7 @@ class InProcessEngine(Engine):
         self._sams: Any = None
         self._cache: Any = None
         self._sessions: OrderedDict[str, tuple[str | None, Any]] = OrderedDict()  # scan key -> preset, session
+        self._windows: dict[tuple[str, str | None], str] = {}  # volume's key and preset -> its range as a preset
 
     def test(self, job: Job) -> str:
         self._open(job)
@@ -100,6 +101,7 @@ class InProcessEngine(Engine):
         for _, session in self._sessions.values():
             session.close()
         self._sessions.clear()
+        self._windows.clear()
         if self._cache is not None:
             self._cache.clear()
 
@@ -145,7 +147,6 @@ class InProcessEngine(Engine):
 
     def _session(self, scan: Scan, adapter: str, preset: str | None, job: Job) -> Any:
         """The session of a scan, with its embeddings, using an adapter from now on."""
-        from monai_cobot.data import volume_from_array
         from monai_cobot.inferers import VolumeSession
 
         self._open(job)
@@ -153,9 +154,10 @@ class InProcessEngine(Engine):
         job.check()
         before, session = self._sessions.pop(scan.key, (None, None))
         try:
+            if scan.volume is not None:
+                preset = self._window(scan.volume, preset or model.preset)
             if session is None:
-                volume = volume_from_array(scan.array.transpose(2, 1, 0), scan.grid.ijk_to_ras, scan.name)
-                session = VolumeSession(volume, model, preset, self._cache, keep_undo=False)
+                session = VolumeSession(_volume(scan), model, preset, self._cache, keep_undo=False)
             elif before != preset:
                 session.close()
                 session = VolumeSession(session.volume, model, preset, self._cache, keep_undo=False)
@@ -167,6 +169,24 @@ class InProcessEngine(Engine):
         while len(self._sessions) > _SESSIONS:
             self._sessions.popitem(last=False)[1][1].close()
         return session
+
+    def _window(self, volume: Scan, preset: str | None) -> str:
+        """The range that a preset finds in a whole volume, as a preset for planes that are cut out of it."""
+        from monai_cobot.inferers import guess_preset
+        from monai_cobot.transforms import intensity_range
+
+        key = volume.key, preset
+        if key not in self._windows:
+            low, high = intensity_range(volume.array, preset or guess_preset(_volume(volume)))
+            self._windows[key] = f"window:{low!r},{high!r}"
+        return self._windows[key]
+
+
+def _volume(scan: Scan) -> Any:
+    """As ``monai_cobot`` reads it."""
+    from monai_cobot.data import volume_from_array
+
+    return volume_from_array(scan.array.transpose(2, 1, 0), scan.grid.ijk_to_ras, scan.name)
 
 
 def _explained(error: Exception) -> str:

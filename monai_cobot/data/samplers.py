@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch.utils.data import DistributedSampler, Sampler
 
 from monai_cobot.data.slice_dataset import SliceDataset
+from monai_cobot.processes import are_joined
 
 __all__ = ["EpochSampler", "SameShapeBatchSampler"]
 
@@ -105,7 +106,7 @@ class SameShapeBatchSampler(Sampler[list[int]]):
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    running = dist.is_available() and dist.is_initialized()
+    running = are_joined()
     if world_size is None:
         world_size = dist.get_world_size() if running else 1
     if rank is None:

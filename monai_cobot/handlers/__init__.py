@@ -6,9 +6,9 @@ from monai_cobot.handlers.epoch_seed import EpochSeed
 from monai_cobot.handlers.evaluation_report import EvaluationReport
 from monai_cobot.handlers.history import TrainingHistory
 from monai_cobot.handlers.mask_writer import MaskWriter
-from monai_cobot.handlers.processes import join_processes, leave_processes, of_all_processes, place_of_process
 from monai_cobot.handlers.progress import TrainingProgress
 from monai_cobot.handlers.report import TrainingReport
+from monai_cobot.processes import join_processes, leave_processes, of_all_processes, place_of_process
 
 __all__ = [
     "AdapterSaver",

@@ -9,15 +9,18 @@ import torch
 from ignite.metrics import Metric
 
 from monai_cobot.data import SliceDataset
-from monai_cobot.handlers.processes import of_all_processes
+from monai_cobot.processes import of_all_processes
 from monai_cobot.reports import CaseScores, dice_coefficient
 
 
 class CaseDice(Metric):
-    """DSC of each case and label over all of its slices, 2 |P and T| / (|P| + |T|) in voxels of the volume.
+    """DSC of each case and label over the slices that are evaluated, 2 |P and T| / (|P| + |T|) in their voxels.
 
-    The number that papers call the DSC of a volume: intersections and sizes are summed over a case's slices first. For
-    MONAI's evaluators with ``decollate=False``; reads ``case`` and ``label_name`` of the batch, and ``pred`` and
+    Intersections and sizes are summed over a case's slices first, as in the DSC of a volume that papers report. It is
+    that DSC where every slice is evaluated; a `SliceDataset` with boxes leaves out slices in which a label has fewer
+    than ``min_foreground`` pixels, such as the ends of an organ, and these are not scored.
+
+    For MONAI's evaluators with ``decollate=False``; reads ``case`` and ``label_name`` of the batch, and ``pred`` and
     ``label``, (B, 1, H, W) of zeros and ones, of the output.
 
     With ``labels`` a slice has the masks of all of them, (B, K, H, W), and ``label_name`` is not read. A label that is

@@ -7,6 +7,8 @@ import torch.distributed as dist
 from ignite.engine import Events
 from monai.engines import Workflow
 
+from monai_cobot.processes import are_joined
+
 
 class EpochSeed:
     """Begin every epoch with a seed of its own, so that a resumed training computes what an uninterrupted one would.
@@ -26,5 +28,5 @@ class EpochSeed:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Workflow) -> None:
-        rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        rank, world_size = (dist.get_rank(), dist.get_world_size()) if are_joined() else (0, 1)
         torch.manual_seed(self.seed + engine.state.epoch * world_size + rank)

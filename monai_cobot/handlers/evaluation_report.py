@@ -11,7 +11,7 @@ from torch import nn
 from monai_cobot.data import SliceDataset
 from monai_cobot.handlers.case_dice import CaseDice
 from monai_cobot.handlers.overlays import choose_shown, middle_samples, overlays_of, predict_masks
-from monai_cobot.handlers.processes import of_all_processes, place_of_process
+from monai_cobot.processes import of_all_processes, place_of_process
 from monai_cobot.reports import dice_table, overlay_sheet, write_csv
 
 

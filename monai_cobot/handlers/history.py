@@ -14,6 +14,7 @@ from monai.engines import Evaluator, Workflow
 from torch.optim import Optimizer
 
 from monai_cobot.handlers.case_dice import CaseDice
+from monai_cobot.processes import are_joined
 from monai_cobot.reports import CaseScores, EpochRecord
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class TrainingHistory:
 
     def _start_epoch(self, engine: Workflow) -> None:
         self._started = time.perf_counter()
-        self._loss = torch.zeros((), dtype=torch.float64, device=engine.state.device)
+        self._loss = _zero(engine.state.device)
 
     def _add_loss(self, engine: Workflow) -> None:
         self._loss += engine.state.output["loss"].detach()
@@ -118,7 +119,7 @@ class TrainingHistory:
         epoch = engine.state.epoch
         self.seconds += time.perf_counter() - self._started
         loss = self._loss / engine.state.epoch_length
-        if dist.is_available() and dist.is_initialized():
+        if are_joined():
             dist.all_reduce(loss)
             loss /= dist.get_world_size()
         if not loss.isfinite():
@@ -143,6 +144,11 @@ class TrainingHistory:
         if self.patience is not None and self.validations_without_gain >= self.patience:
             logger.warning("no gain in %d validations: training stops", self.validations_without_gain)
             engine.terminate()
+
+
+def _zero(device: torch.device) -> torch.Tensor:
+    """To add to, as precise as the device can: MPS has no float64."""
+    return torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
 
 
 def _plain(scores: CaseScores) -> list[tuple[str, str, float]]:

@@ -9,7 +9,7 @@ from ignite.engine import Events
 from monai.engines import Workflow
 
 from monai_cobot.data import PromptedImage, PromptLoader, Skip, write_mask
-from monai_cobot.handlers.processes import of_all_processes, place_of_process
+from monai_cobot.processes import of_all_processes, place_of_process
 from monai_cobot.transforms import place_slice, take_slice
 
 # The formats that masks are written in, by those of the images; DICOM and whatever else become NIfTI.

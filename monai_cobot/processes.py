@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-__all__ = ["join_processes", "leave_processes", "of_all_processes", "place_of_process"]
+__all__ = ["are_joined", "join_processes", "leave_processes", "of_all_processes", "place_of_process"]
 
 T = TypeVar("T")
 
@@ -22,13 +22,18 @@ def place_of_process() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def are_joined() -> bool:
+    """Whether `torch.distributed` runs in this process; there are builds of torch without it."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def join_processes(device: torch.device | str) -> None:
     """Let the processes of a launcher find each other; one alone does nothing.
 
     Args:
         device: where this process computes.
     """
-    if place_of_process()[1] == 1 or _are_joined():
+    if place_of_process()[1] == 1 or are_joined():
         return
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
@@ -38,18 +43,14 @@ def join_processes(device: torch.device | str) -> None:
 
 def leave_processes() -> None:
     """The end of what `join_processes` began."""
-    if _are_joined():
+    if are_joined():
         dist.destroy_process_group()
 
 
 def of_all_processes(part: T) -> list[T]:
     """What each process has, in the order of their ranks, for every one of them; all must take part."""
-    if not _are_joined():
+    if not are_joined():
         return [part]
     parts: list[T] = [part] * dist.get_world_size()
     dist.all_gather_object(parts, part)
     return parts
-
-
-def _are_joined() -> bool:
-    return dist.is_available() and dist.is_initialized()

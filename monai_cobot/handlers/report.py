@@ -66,7 +66,10 @@ class TrainingReport:
     def _report(self, engine: Workflow) -> None:
         best = self.history.best
         if best is None:
-            print("No epoch was completed; nothing was saved.")
+            if any(record["epoch"] > 0 for record in self.history.epochs):
+                print(f"No epoch was validated; the adapter of the last one is in {self.folder / 'last'}.")
+            else:
+                print("No epoch was completed; nothing was saved.")
             return
         weights = self.folder / "best" / "adapter_model.safetensors"
         self.adapter.load_state_dict(load_file(weights))

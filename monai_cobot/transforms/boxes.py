@@ -154,7 +154,10 @@ class RandJitterBox(Randomizable, Transform):
 
 
 class RandJitterBoxd(Randomizable, MapTransform):
-    """`RandJitterBox` on the box entries ``keys``; the image in entry ``image_key`` (C, H, W) says the shape."""
+    """`RandJitterBox` on the box entries ``keys``; the image in entry ``image_key`` (C, H, W) says the shape.
+
+    Behind a `ResizeLongestSided` it is the shape without the padding, into which no box reaches at inference either.
+    """
 
     def __init__(
         self,
@@ -172,7 +175,7 @@ class RandJitterBoxd(Randomizable, MapTransform):
 
     def __call__(self, data: Any) -> dict[Any, Any]:
         result = dict(data)
-        shape = tuple(result[self.image_key].shape[-2:])
+        shape = result.get("resized_shape", tuple(result[self.image_key].shape[-2:]))
         for key in self.key_iterator(result):
             result[key] = jitter_box(result[key], shape, self.max_jitter, self.direction, self.R)
         return result

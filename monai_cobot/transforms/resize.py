@@ -57,6 +57,8 @@ class ResizeLongestSide(Transform):
 class ResizeLongestSided(Transform):
     """`ResizeLongestSide` on an image and, where they are present, on its mask and its box.
 
+    Beside a box it puts the entry ``resized_shape``, (H, W) of the image in the square without its padding.
+
     Args:
         size: side of the square, in pixels.
         image_key: entry of the image (1 or 3, H, W).
@@ -78,4 +80,5 @@ class ResizeLongestSided(Transform):
             result[self.mask_key] = self.resize.mask(result[self.mask_key])
         if self.box_key in result:
             result[self.box_key] = self.resize.box(result[self.box_key], tuple(image.shape[-2:]))
+            result["resized_shape"] = resized_shape(*image.shape[-2:], self.resize.size)
         return result

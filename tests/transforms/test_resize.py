@@ -1,8 +1,9 @@
 import pytest
 import torch
+from monai.transforms import Compose
 
 from monai_cobot.networks.frame import PIXEL_MEAN, resize_longest_side
-from monai_cobot.transforms import ResizeLongestSide, ResizeLongestSided, box_from_mask
+from monai_cobot.transforms import RandJitterBoxd, ResizeLongestSide, ResizeLongestSided, box_from_mask
 
 
 @pytest.mark.parametrize(("shape", "inner"), [((30, 60), (32, 64)), ((60, 30), (64, 32)), ((100, 75), (64, 48))])
@@ -36,6 +37,14 @@ def test_image_mask_and_box_are_scaled_alike(shape: tuple[int, int]) -> None:
     assert inner.min() > 0.5  # what is bright in the image is the mask, but for the blur of the edge
     assert result["image"][0, : y0 - 1, x0:x1].max() == 0
     assert torch.equal(sample["label"], mask)
+
+
+@pytest.mark.parametrize("shape", [(30, 60), (60, 30)])
+def test_a_box_that_is_moved_after_resizing_does_not_reach_into_the_padding(shape: tuple[int, int]) -> None:
+    recipe = Compose([ResizeLongestSided(64), RandJitterBoxd(max_jitter=30, direction="outwards")])
+    sample = {"image": torch.rand(1, *shape), "box": torch.tensor([5.0, 5, shape[1] - 5, shape[0] - 5])}
+    sides = torch.stack([recipe(sample)["box"] for _ in range(100)]).amax(dim=0)[2:]
+    assert sides.tolist() == [64, 32] if shape[1] > shape[0] else [32, 64]
 
 
 def test_a_sample_without_mask_and_box_is_resized_too() -> None:

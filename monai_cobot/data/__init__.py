@@ -26,6 +26,7 @@ from monai_cobot.data.splits import split_by_file, split_by_fraction, split_by_o
 from monai_cobot.data.volumes import (
     IMAGE_SUFFIXES,
     Volume,
+    labels_in,
     mask_on_source_grid,
     read_mask,
     read_volume,
@@ -67,6 +68,7 @@ __all__ = [
     "find_recipe",
     "generate_phantom",
     "image_digest",
+    "labels_in",
     "load_case",
     "mask_on_source_grid",
     "open_dataset",

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from monai_cobot import __version__
-from monai_cobot.data.volumes import Volume, mask_on_source_grid
+from monai_cobot.data.volumes import Volume, labels_in, mask_on_source_grid
 from monai_cobot.files import written_beside
 
 __all__ = ["write_dicom_seg"]
@@ -41,7 +41,7 @@ def write_dicom_seg(mask: np.ndarray, like: Volume, path: str | Path, names: Map
         raise ValueError(
             f"{path}: DICOM SEG belongs to a DICOM series, and {like.path} is none. Choose .nii.gz instead."
         )
-    labels = [int(label) for label in np.unique(mask) if label]
+    labels = labels_in(mask)
     if not labels:
         raise ValueError(f"{path}: the mask is empty, which DICOM SEG cannot hold.")
     files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(like.path), series[0])

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from monai_cobot.data.cases import Case, MaskFile
-from monai_cobot.data.volumes import IMAGE_SUFFIXES, read_mask, without_ending
+from monai_cobot.data.volumes import IMAGE_SUFFIXES, labels_in, read_mask, without_ending
 from monai_cobot.files import listed_file, read_json
 
 __all__ = [
@@ -185,7 +183,10 @@ def read_layout(root: Path, layouts: Sequence[str]) -> CaseFolder:
     names = [case.name for case in folder.cases]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        raise ValueError(f"{root}: several cases have the same name: {', '.join(doubled[:5])}.")
+        raise ValueError(
+            f"{root}: several cases have the same name: {', '.join(doubled[:5])}. Rename files, or give each "
+            'entry of a data list a "name".'
+        )
     return folder
 
 
@@ -195,11 +196,11 @@ def discover_labels(cases: Sequence[Case]) -> dict[str, int]:
     for case in cases:
         for mask in case.masks:
             try:
-                array = read_mask(mask.path).array
+                array = read_mask(mask.path).array[0]
             except (OSError, ValueError):
                 continue  # reported when the case itself is loaded
-            values |= set(np.unique(array).tolist()) if mask.value is None else {mask.value}
-    return {f"label {value}": value for value in sorted(values - {0})}
+            values |= set(labels_in(array)) if mask.value is None else {mask.value}
+    return {f"label {value}": value for value in sorted(values)}
 
 
 def _read_object(path: Path) -> dict[str, Any]:

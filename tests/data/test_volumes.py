@@ -3,6 +3,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from nibabel.orientations import aff2axcodes, apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
@@ -130,6 +131,13 @@ def test_a_damaged_file_is_named_and_no_library_shows_through(tmp_path: Path, su
         read_volume(path)
 
 
+def test_a_picture_that_pillow_takes_for_an_attack_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 31)  # pictures of more than twice as many are refused
+    with pytest.raises(ValueError, match=r"huge\.png: .*exceeds limit"):
+        read_volume(tmp_path / "huge.png")
+
+
 def test_several_volumes_in_a_file_are_refused(tmp_path: Path) -> None:
     series = np.random.default_rng(0).random((4, 4, 4, 3)).astype(np.float32)
     nib.save(nib.Nifti1Image(series, np.eye(4)), tmp_path / "series.nii.gz")
@@ -229,6 +237,20 @@ def test_dicom_folders_that_are_not_one_whole_series_are_refused(shared_data: Pa
             shutil.copy(path, tmp_path)
     with pytest.raises(ValueError, match="not evenly spaced"):
         read_volume(tmp_path)
+
+
+@pytest.mark.parametrize(("degrees", "refused"), [(0, False), (1, False), (15, True)])
+def test_a_ct_with_a_tilted_gantry_is_refused(shared_data: Path, tmp_path: Path, degrees: float, refused: bool) -> None:
+    for path in sorted((shared_data / "Torso_CT_MR" / "dicom").iterdir())[:4]:
+        slice_ = pydicom.dcmread(path)
+        x, y, z = slice_.ImagePositionPatient
+        slice_.ImagePositionPatient = [x, y + z * np.tan(np.deg2rad(degrees)), z]
+        slice_.save_as(tmp_path / path.name)
+    if refused:
+        with pytest.raises(ValueError, match=r"shifted.* gantry"):
+            read_volume(tmp_path)
+    else:
+        assert read_volume(tmp_path).array.shape[3] == 4
 
 
 def test_a_torso_lies_as_its_labels_say(shared_data: Path) -> None:

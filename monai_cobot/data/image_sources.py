@@ -88,7 +88,7 @@ def _images_below(folder: Path) -> list[Path]:
     """The images in a folder and below; the slices of a DICOM series are one, by the folder in which they lie."""
     images: dict[Path, None] = {}
     for path in sorted(folder.rglob("*")):
-        if path.name.startswith(".") or not path.is_file():
+        if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not path.is_file():
             continue
         if _is_dicom(path):
             images[path.parent] = None

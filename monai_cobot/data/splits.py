@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from monai_cobot.data.cases import Case
+from monai_cobot.files import read_json
 
-__all__ = ["split_by_file", "split_by_fraction", "split_by_own", "take_cases"]
+__all__ = ["draw_cases", "split_by_file", "split_by_fraction", "split_by_own", "take_cases"]
 
 Split = tuple[list[Case], list[Case]]
 
@@ -54,15 +54,15 @@ def split_by_file(cases: Sequence[Case], path: str | Path) -> Split:
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: for unknown names, a patient on both sides, or an empty side.
+        ValueError: for a file that is not such JSON, unknown names, a patient on both sides, or an empty side.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file; it should say which cases are for validation.")
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
         wanted = {part: [str(name) for name in content[part]] for part in ("training", "validation")}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(f'{path}: {{"training": [names], "validation": [names]}} is expected ({error!r}).') from error
     known = {name for case in cases for name in (case.name, case.patient)}
     unknown = [name for names in wanted.values() for name in names if name not in known]
@@ -92,10 +92,16 @@ def take_cases(split: Split, max_cases: int, seed: int) -> Split:
     for_validation = min(max(1, round(max_cases * len(split[1]) / total)), max_cases - 1)
     random = np.random.default_rng(seed)
     training, validation = (
-        [side[n] for n in sorted(random.permutation(len(side))[:count])]
+        draw_cases(side, count, random)
         for side, count in zip(split, (max_cases - for_validation, for_validation), strict=True)
     )
     return training, validation
+
+
+def draw_cases(cases: Sequence[Case], count: int, seed: int | np.random.Generator) -> list[Case]:
+    """At most ``count`` cases, drawn at random, in their order. With one seed, fewer are among those that more are."""
+    drawn = np.random.default_rng(seed).permutation(len(cases))[:count]
+    return [cases[number] for number in sorted(drawn)]
 
 
 def _checked(training: list[Case], validation: list[Case], source: str) -> Split:

@@ -37,6 +37,7 @@ def test_one_image_is_enough(root: Path) -> None:
 
 def test_slices_of_a_dicom_series_are_one_image(shared_data: Path, tmp_path: Path) -> None:
     shutil.copytree(shared_data / "Torso_CT_MR" / "dicom", tmp_path / "in" / "series")  # files without an ending
+    (tmp_path / "in" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")  # the table of contents of a disc
     (source,) = open_images(tmp_path / "in")
     assert source.image == tmp_path / "in" / "series"
     assert len(source.load()[1]) == 20

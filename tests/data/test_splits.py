@@ -53,12 +53,13 @@ def test_a_file_names_cases_or_patients(tmp_path: Path) -> None:
         ('{"training": ["c0"], "validation": ["c1"]}', "both sides, such as p0"),
         ('{"training": ["c0"], "validation": []}', "no case is left for validation"),
         ('{"training": ["c0"]}', "is expected"),
-        ("nonsense", "is expected"),
+        ("nonsense", "not valid JSON"),
+        ('{"training": ["Müller"]}', "not valid JSON"),
     ],
 )
 def test_a_file_that_does_not_divide_the_patients_is_refused(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "split.json"
-    path.write_text(content, encoding="utf-8")
+    path.write_text(content, encoding="latin-1")
     with pytest.raises(ValueError, match=said) as error:
         split_by_file(cases(), path)
     assert "split.json" in str(error.value)

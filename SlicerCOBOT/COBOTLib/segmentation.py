@@ -154,7 +154,13 @@ class SegmentWriter:
             return Edit(segment_id, None)
         added = VoxelMask(moved.box, moved.array & ~self._read(segment_id, moved.box)).cropped()
         taken = {}
+        values: dict[Any, set[int]] = {}  # that each labelmap has in the mask: few of its segments are there
         for other in self._overwritten(segment_id, overwrite):
+            layer = self._layer(other)
+            if layer not in values:
+                values[layer] = _values_in(layer, moved)
+            if self._value(other) not in values[layer]:
+                continue
             lost = VoxelMask(moved.box, moved.array & self._read(other, moved.box)).cropped()
             if lost is not None:
                 taken[other] = lost
@@ -213,10 +219,8 @@ class SegmentWriter:
 
     def _matrix(self) -> np.ndarray:
         """(4, 4), from the voxel indices of the labelmaps to the coordinates of the segmentation."""
-        for index in range(self._segmentation.GetNumberOfLayers()):
-            layer = self._segmentation.GetLayerDataObject(index, _LABELMAP)
-            if not layer.IsEmpty():
-                return _matrix_of(layer)
+        for layer in self._layers():
+            return _matrix_of(layer)
         import slicer
 
         geometry = self._segmentation.GetConversionParameter("Reference image geometry")
@@ -256,9 +260,8 @@ class SegmentWriter:
                 f'"{self.node.GetName()}" has no segment "{segment_id}" any more. Choose or add a segment.'
             )
         matrix = self._matrix()
-        for other in self._segmentation.GetSegmentIDs():
-            layer = self._layer(other)
-            if not layer.IsEmpty() and not np.allclose(_matrix_of(layer), matrix, atol=1e-4):
+        for layer in self._layers():
+            if not np.allclose(_matrix_of(layer), matrix, atol=1e-4):
                 raise SegmentationError(
                     f'The segments of "{self.node.GetName()}" have several grids. Choose the option "Collapse labelmap '
                     'layers" in the module "Segmentations", or choose another segmentation.'
@@ -273,6 +276,14 @@ class SegmentWriter:
             for other in self._segmentation.GetSegmentIDs()
             if other != segment_id and (overwrite == Overwrite.ALL or display.GetSegmentVisibility(other))
         ]
+
+    def _layers(self) -> list[Any]:
+        """The labelmaps that are not empty."""
+        layers = (
+            self._segmentation.GetLayerDataObject(index, _LABELMAP)
+            for index in range(self._segmentation.GetNumberOfLayers())
+        )
+        return [layer for layer in layers if not layer.IsEmpty()]
 
     def _layer(self, segment_id: str) -> Any:
         """The ``vtkOrientedImageData`` that the segment is in, maybe with others."""
@@ -312,7 +323,8 @@ class SegmentWriter:
         self._layer(segment_id).Modified()
 
     def _paint(self, segment_id: str, mask: VoxelMask) -> None:
-        if any((self._read(other, mask.box) & mask.array).any() for other in self._sharing(segment_id)):
+        sharing = self._sharing(segment_id)
+        if sharing and not _values_in(self._layer(segment_id), mask).isdisjoint(map(self._value, sharing)):
             self._segmentation.SeparateSegmentLabelmap(segment_id)
         self._make_room(segment_id, mask.box)
         voxels = _voxels(self._layer(segment_id))[mask.box.within(self._extent(segment_id))]
@@ -382,6 +394,20 @@ def _voxels(layer: Any) -> np.ndarray:
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
     return vtk_to_numpy(layer.GetPointData().GetScalars()).reshape(VoxelBox.from_extent(layer.GetExtent()).shape)
+
+
+def _values_in(layer: Any, mask: VoxelMask) -> set[int]:
+    """The values that a labelmap has where a mask is, 0 included."""
+    extent = None if layer.IsEmpty() else VoxelBox.from_extent(layer.GetExtent())
+    common = None if extent is None else extent.intersection(mask.box)
+    if common is None:
+        return set()
+    left = _voxels(layer)[common.within(extent)][mask.array[common.within(mask.box)]]
+    values = set()
+    while left.size:  # few values: faster than to sort, as np.unique does
+        values.add(int(left[0]))
+        left = left[left != left[0]]
+    return values
 
 
 def _shifted(mask: VoxelMask, offset: tuple[int, int, int]) -> VoxelMask:

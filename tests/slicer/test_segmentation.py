@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from COBOTLib import segmentation
 from COBOTLib.geometry import array_from_matrix, matrix_from_array
 from COBOTLib.grid import VoxelBox, VoxelMask
 from COBOTLib.segmentation import Overwrite, SegmentationError, SegmentWriter
@@ -119,6 +120,30 @@ def test_overlapping_segments_become_what_the_segment_editor_makes_of_them(
                 mrml.util.arrayFromSegmentBinaryLabelmap(each.node, segment, volume) for each in (writer, expected)
             )
             assert (ours == theirs).all(), segment
+
+
+def test_a_labelmap_is_read_once_however_many_segments_share_it(writer, seen, monkeypatch):
+    segments = [writer.add_segment(str(number)) for number in range(12)]
+    for number, segment in enumerate(segments):
+        writer.write(segment, mask_of(ball((number, 7, 8), 0)))
+    assert writer.node.GetSegmentation().GetNumberOfLayers() == 1
+    read, reads = segmentation._voxels, []
+    monkeypatch.setattr(segmentation, "_voxels", lambda layer: (reads.append(layer), read(layer))[1])
+    edit = writer.write(segments[0], mask_of(ball((4, 7, 8), 1)))
+    assert edit.taken.keys() == set(segments[3:6])
+    assert len(reads) < len(segments)
+    monkeypatch.undo()
+    assert not seen(writer, segments[4]).any()
+
+
+def test_the_matrix_of_a_labelmap_is_compared_once_however_many_segments_share_it(writer, monkeypatch):
+    segments = [writer.add_segment(str(number)) for number in range(12)]
+    for number, segment in enumerate(segments):
+        writer.write(segment, mask_of(ball((number, 7, 8), 0)))
+    compared, matrix_of = [], segmentation._matrix_of
+    monkeypatch.setattr(segmentation, "_matrix_of", lambda image: (compared.append(image), matrix_of(image))[1])
+    writer.check(segments[0])
+    assert len(compared) < len(segments)
 
 
 @pytest.mark.parametrize("overwrite", Overwrite)

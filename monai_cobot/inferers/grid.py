@@ -124,7 +124,7 @@ class Region:
     def around(cls, mask: np.ndarray) -> Region | None:
         """The smallest region that holds the foreground of a mask (I, J, K); None for an empty one."""
         # NumPy is twenty times slower where it is asked for two axes at once and the last one is kept
-        projected: np.ndarray = mask.any(axis=0)  # (J, K)
+        projected = np.asarray(mask.any(axis=0))  # (J, K)
         lines = mask.reshape(len(mask), -1).any(axis=1), projected.any(axis=1), projected.any(axis=0)
         present = [np.flatnonzero(line) for line in lines]
         if present[0].size == 0:

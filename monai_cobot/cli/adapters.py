@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from monai_cobot.cli.models import CheckpointOption, build_for
 
@@ -32,14 +34,15 @@ def list_adapters(
     table = Table("folder", "method", "decoder", "SAM", "size", "labels")
     found = sorted(path.parent for path in folder.rglob(CONFIG_FILE))
     for path in found:
-        shown = str(path.relative_to(folder))
+        shown = escape(str(path.relative_to(folder)))
         try:
             config = read_adapter_config(path)
         except AdapterError as error:
-            table.add_row(shown, f"[red]{error}[/red]", "", "", "", "")
+            table.add_row(shown, Text(str(error), "red"), "", "", "", "")
             continue
         method = config.method + (" with COBOT" if config.orchestration is not None else "")
-        table.add_row(shown, method, config.decoder, config.variant, str(config.image_size), ", ".join(config.labels))
+        row = (method, config.decoder, config.variant, str(config.image_size), ", ".join(config.labels))
+        table.add_row(shown, *map(escape, row))
     if not found:
         raise ValueError(f"{folder}: no adapter is below this folder; an adapter folder holds {CONFIG_FILE}.")
     Console().print(table)
@@ -52,7 +55,7 @@ def info(folder: Folder) -> None:
 
     table = Table("", "", show_header=False)
     for name, value in asdict(read_adapter_config(folder)).items():
-        table.add_row(name, str(value))
+        table.add_row(name, escape(str(value)))
     Console().print(table)
 
 

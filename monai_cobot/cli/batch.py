@@ -7,12 +7,19 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
 from monai_cobot.errors import describe_cause
 
-__all__ = ["run_batch"]
+__all__ = ["progress_bars", "run_batch"]
 
 Case = TypeVar("Case")
+
+
+def progress_bars() -> Progress:
+    """Bars on stderr, gone at the end; what is printed meanwhile still goes to stdout where that is a file or pipe."""
+    return Progress(console=Console(file=sys.stderr), transient=True, redirect_stdout=sys.stdout.isatty())
 
 
 def run_batch(cases: Sequence[Case], work: Callable[[Case], None], name_of: Callable[[Case], object]) -> None:

@@ -11,7 +11,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+from monai_cobot.label.server import INSTALL
 
 __all__ = ["doctor"]
 
@@ -21,7 +24,8 @@ _OPTIONAL = {
     "onnxruntime": "cobot export: extra export",
     "highdicom": "DICOM SEG: extra dicom",
     "openvino": "faster on a CPU: extra openvino",
-    "monailabel": "cobot serve: extra label",
+    "monailabel": f"cobot serve: {INSTALL}",
+    "pydicom-seg": "cobot serve: as monailabel",
 }
 
 
@@ -38,7 +42,7 @@ def doctor(
         *_weights(sam_checkpoint),
     ]
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console().print(table)
     if any(advice for *_, advice in rows):
         raise typer.Exit(1)

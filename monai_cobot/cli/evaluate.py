@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from monai_cobot.cli.batch import run_batch
+from monai_cobot.cli.batch import progress_bars, run_batch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,7 @@ _MOST_PICTURES = 16
 
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks.")],
-    truths: Annotated[Path, typer.Argument(help="Folder of true masks of the same names, endings aside.")],
+    truths: Annotated[Path, typer.Argument(help="Folder of true masks of the same names, whatever the file format.")],
     images: Annotated[Path | None, typer.Option(help="Folder of images of the same names, for pictures.")] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of scores.csv, scores.png and overlay.png.")
@@ -70,7 +71,17 @@ def evaluate(
             samples.extend(_pictures(name, pictured[name], prediction, truth, preset))
 
     try:
-        run_batch(sorted(expected), compare, str)
+        with progress_bars() as bars:
+            bar = bars.add_task("cases", total=len(expected))
+
+            def compare_next(name: str) -> None:
+                bars.update(bar, description=escape(name))
+                try:
+                    compare(name)
+                finally:
+                    bars.advance(bar)
+
+            run_batch(sorted(expected), compare_next, str)
     finally:
         if rows:
             print(write_atomically(output / "scores.csv", _as_csv(rows)))

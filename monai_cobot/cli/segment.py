@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Callable, Sequence
 from math import ceil, floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
+from rich.markup import escape
 
-from monai_cobot.cli.batch import run_batch
+from monai_cobot.cli.batch import progress_bars, run_batch
 from monai_cobot.cli.models import (
     AdapterOption,
     BackendOption,
@@ -26,7 +25,7 @@ from monai_cobot.cli.prompts import BoxOn, PointOn, parse_box, parse_point
 
 if TYPE_CHECKING:
     from monai_cobot.data import Prompt
-    from monai_cobot.inferers import SlicePrompts, VolumeSession
+    from monai_cobot.inferers import EndRules, SlicePrompts, VolumeSession
 
 __all__ = ["segment"]
 
@@ -46,9 +45,10 @@ def segment(
         list[str] | None,
         typer.Option(
             help="SLICE:x0,y0,x1,y1 (repeat it for more slices; the mask goes on between and beyond), "
-            "x0,y0,x1,y1 in a picture, or i0,j0,k0,i1,j1,k1, a 3D box in voxels of the file. Half-open. Slices count "
-            "from inferior, anterior or right, x and y are pixels from the upper left as radiologists see the slice "
-            "(right of the patient on the left, anterior or superior on top), however the file is stored."
+            "x0,y0,x1,y1 in a picture, or i0,j0,k0,i1,j1,k1, a 3D box in voxels of the file, as 3D Slicer's Data Probe "
+            "shows them. Half-open. Slices count from 0, at the inferior, anterior or right end, x and y are pixels "
+            "from the upper left as radiologists see the slice (right of the patient on the left, anterior or superior "
+            "on top), however the file is stored."
         ),
     ] = None,
     point: Annotated[
@@ -64,9 +64,21 @@ def segment(
     axis: Annotated[str | None, typer.Option(help="axial, coronal or sagittal; without, the adapter's.")] = None,
     label: Annotated[int, typer.Option(min=1, max=32767, help="Value of the mask.")] = 1,
     propagate: Annotated[bool, typer.Option(help="In volumes, go on from boxes on slices to the whole object.")] = True,
+    max_reach: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="How far the mask may go on beyond the first and the last box: at most this multiple of the object's "
+            "size in the slice. Raise it for long objects, such as an aorta, or give boxes near both ends.",
+        ),
+    ] = 1.0,
     fuse: Annotated[bool, typer.Option("--fuse", help="Use slices of all three axes.")] = False,
     preset: Annotated[
-        str | None, typer.Option(help="Intensities, such as ct_abdomen, mr or window:-160,240; without, the adapter's.")
+        str | None,
+        typer.Option(
+            help="Intensities, such as ct_abdomen, mr or window:-160,240; without, the adapter's, or where it has none "
+            "a guess: ct_abdomen where the darkest voxel is at most -500, else mr (photo for 8-bit pictures)."
+        ),
     ] = None,
     output_format: Annotated[
         str, typer.Option("--format", help="Of files in a folder: nii.gz, nrrd, mha, dcm, png.")
@@ -77,8 +89,13 @@ def segment(
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
     backend: BackendOption = "auto",
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder that keeps image embeddings, for other boxes on the same images.")
+    ] = None,
 ) -> None:
     """Segment what boxes hold or points show, and write masks on the images' own grids.
+
+    In a folder, masks have the names of their images; images of one name in several folders keep their folders.
 
     An image that cannot be used is passed over; what failed stands at the end, and the exit code is then 1.
     """
@@ -93,14 +110,14 @@ def segment(
     target = _targets([image for image, _ in wanted], output, f".{output_format.lstrip('.')}")
     model = open_model(adapter, sam_variant, sam_checkpoint, image_size, device, backend=backend)
 
-    from monai_cobot.inferers import EmbeddingCache, VolumeSession
+    from monai_cobot.inferers import EmbeddingCache, EndRules, VolumeSession
 
-    cache = EmbeddingCache()
-    with Progress(console=Console(file=sys.stderr), transient=True) as bars:
+    cache = EmbeddingCache(folder=cache_dir)
+    with progress_bars() as bars:
 
         def work(case: tuple[Path, Sequence[BoxOn | Prompt]]) -> None:
             image, boxes = case
-            bar = bars.add_task(image.name, total=None)
+            bar = bars.add_task(escape(image.name), total=None)
             try:
                 with VolumeSession(image, model, preset, cache, look_ahead=False) as session:
                     values = _segment_objects(
@@ -109,7 +126,7 @@ def segment(
                         points,
                         slice_axis,
                         label,
-                        propagate,
+                        EndRules(max_reach=max_reach) if propagate else None,
                         fuse,
                         lambda done, total: bars.update(bar, completed=done, total=total),
                     )
@@ -154,11 +171,16 @@ def _targets(images: list[Path], output: Path, suffix: str) -> dict[Path, Path]:
     elif output.suffix.lower() in _OTHER_FORMATS and not output.is_dir():
         raise ValueError(f"{output}: masks are written as {', '.join(_FORMATS)}, not as {output.suffix}.")
     else:
-        targets = {image: output / f"{without_ending(image.resolve().name)}{suffix}" for image in images}
+        names = {image: Path(without_ending(image.resolve().name)) for image in images}
+        if len(set(names.values())) < len(names):
+            common = os.path.commonpath([image.resolve().parent for image in images])
+            names = {image: image.resolve().parent.relative_to(common) / name for image, name in names.items()}
+        targets = {image: output / f"{name}{suffix}" for image, name in names.items()}
     for image, target in targets.items():
         if target.resolve() == image.resolve() or list(targets.values()).count(target) > 1:
             raise ValueError(
-                f"{target}: the mask of {image} would replace the image or another mask; name another folder."
+                f"{target}: the mask of {image} would replace the image or another mask. Name another folder with -o, "
+                "or segment images of one name one at a time."
             )
     return targets
 
@@ -169,11 +191,12 @@ def _segment_objects(
     points: Sequence[PointOn],
     axis: str,
     label: int,
-    propagate: bool,
+    rules: EndRules | None,
     fuse: bool,
     progress: Callable[[int, int], None],
 ) -> dict[int, int]:
-    """Segment each object under a number of its own; number -> value in the mask."""
+    """Segment each object under a number of its own; number -> value in the mask. Without rules where an object ends,
+    in the slices alone."""
     from monai_cobot.inferers import Region, region_from_source
     from monai_cobot.inferers.grid import SLICE_NORMALS
     from monai_cobot.transforms import SLICE_AXES
@@ -195,7 +218,7 @@ def _segment_objects(
         points = ()
     on_slices = _prompts_on_slices(session, [item for item in boxes if item not in regions], points, axis, label)
     for (value, of_axis), prompts in on_slices.items():
-        goes_on = propagate and session.shape[SLICE_NORMALS[of_axis]] > 1
+        goes_on = rules is not None and session.shape[SLICE_NORMALS[of_axis]] > 1
         if goes_on and len({index for index, _ in prompts}) < len(prompts):
             raise ValueError(
                 f"two boxes of label {value} on one slice: give their objects different labels, or segment the "
@@ -209,7 +232,7 @@ def _segment_objects(
             if not goes_on:
                 progress(done + 1, len(prompts))
         if goes_on:
-            session.propagate(of_axis, None, number, fuse=fuse, progress=progress)
+            session.propagate(of_axis, None, number, rules=rules, fuse=fuse, progress=progress)
     return values
 
 

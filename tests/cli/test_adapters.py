@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from monai_cobot.networks import PromptableSam, build_sam
-from monai_cobot.peft import load_adapter, read_adapter_config
+from monai_cobot.peft import load_adapter, read_adapter_config, save_adapter
 
 
 @pytest.fixture
@@ -29,6 +29,23 @@ def test_the_list_names_what_is_whole_and_what_is_not(cobot, adapter_folder, tmp
     assert "lora with COBOT" in ended.out
     assert "is missing" in ended.out
     assert cobot("adapters", "list", tmp_path / "good" / "best" / "x").code == 1
+
+
+def test_names_are_shown_as_they_are(cobot, adapter_folder, tmp_path):
+    names = ("run [best]", "[", "[bold]")
+    for name in names:
+        shutil.copytree(adapter_folder, tmp_path / name)
+    sam = build_sam("vit_mini", image_size=64)
+    adapter = load_adapter(sam, adapter_folder)
+    save_adapter(adapter, tmp_path / "labels", labels={"lung [left]": 1, "[/x]": 2})
+    (tmp_path / "[bold]" / "adapter_model.safetensors").unlink()
+    ended = cobot("adapters", "list", tmp_path)
+    assert ended.code == 0, ended.err
+    assert all(name in ended.out for name in (*names, "lung [left], [/x]"))
+    ended = cobot("adapters", "info", tmp_path / "labels")
+    assert ended.code == 0, ended.err
+    assert "lung [left]" in ended.out
+    assert "[/x]" in ended.out
 
 
 def test_info_shows_what_an_adapter_says_of_itself(cobot, adapter_folder):

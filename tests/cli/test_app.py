@@ -3,11 +3,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
 from monai_cobot import __version__
 from monai_cobot.data import generate_phantom
+from monai_cobot.label.server import INSTALL
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,25 @@ def test_the_doctor_shows_what_is_there(cobot):
     assert ended.code == 0
     for expected in ("torch", "CPU", "vit_mini", __version__):
         assert expected in ended.out
+
+
+def test_the_doctor_says_how_to_install_what_is_missing(cobot, monkeypatch):
+    import monai_cobot.cli.doctor as module
+
+    version = module.version
+
+    def without(name):
+        if name in ("nibabel", "monailabel", "pydicom-seg"):
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(module, "version", without)
+    monkeypatch.setenv("COLUMNS", "400")
+    ended = cobot("doctor")
+    assert ended.code == 1
+    assert "pip install nibabel" in ended.out
+    assert f"not installed (cobot serve: {INSTALL})" in ended.out
+    assert "pydicom-seg" in ended.out
 
 
 def test_the_doctor_says_that_a_broken_torchvision_does_no_harm(cobot, tmp_path, monkeypatch):

@@ -43,6 +43,17 @@ def test_cases_are_compared_by_name_and_a_missing_one_is_said_at_the_end(cobot, 
     assert [path.name for path in sorted((folders / "out").glob("*.png"))] == ["overlay.png", "scores.png"]
 
 
+def test_the_case_that_is_compared_is_shown(cobot, folders, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    (folders / "truth" / "b.nii.gz").rename(folders / "truth" / "a [left].nii.gz")
+    ended = cobot("evaluate", folders / "found", folders / "truth", "-o", folders / "out")
+    assert ended.code == 1
+    assert "a [left]" in ended.err
+    assert "100%" in ended.err
+    assert str(folders / "out" / "scores.csv") in ended.out
+
+
 def test_an_image_on_another_grid_costs_its_picture_alone(cobot, folders):
     write(np.arange(1600, dtype=np.int16).reshape(4, 20, 20), folders / "images" / "a.nii.gz")
     (folders / "truth" / "b.nii.gz").unlink()

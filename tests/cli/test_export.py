@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from monai_cobot.inferers import AdapterShelf
-from monai_cobot.networks import build_sam
+from monai_cobot.networks import build_sam, exporting
 
 
 def test_torchscript_computes_what_the_adapted_network_does(cobot, adapter_folder, tmp_path):
@@ -15,6 +15,16 @@ def test_torchscript_computes_what_the_adapted_network_does(cobot, adapter_folde
             torch.jit.load(tmp_path / "out" / "encoder.ts")(image), boxes
         )
         assert torch.allclose(logits, network(image, boxes), atol=1e-3)
+
+
+def test_files_that_compute_something_else_are_not_to_be_used(cobot, adapter_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        exporting, "export_torchscript", lambda network, folder: {"encoder.ts": 1e-5, "decoder.ts": 0.1}
+    )
+    ended = cobot("export", tmp_path / "out", "--format", "torchscript", "--adapter", adapter_folder)
+    assert ended.code == 1
+    assert "decoder.ts: differs from PyTorch by 1.0e-01" in ended.out
+    assert "do not use it" in ended.err
 
 
 def test_onnx_files_are_compared_with_pytorch_and_take_any_number_of_boxes(cobot, adapter_folder, tmp_path):

@@ -4,11 +4,13 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from rich.progress import Progress
 
 from monai_cobot.cli.prompts import BoxOn, PointOn, parse_box, parse_point
 from monai_cobot.data import read_mask, read_volume
-from monai_cobot.inferers import AdapterShelf, Point, Region, VolumeSession
+from monai_cobot.inferers import AdapterShelf, EndRules, Point, Region, VolumeSession
 from monai_cobot.networks import build_sam
+from monai_cobot.peft import load_adapter, save_adapter
 
 BOX = "6:4,9,20,21"
 
@@ -140,6 +142,76 @@ def test_a_mask_is_the_one_of_the_session_on_the_images_grid(cobot, image, adapt
     assert written.array.any()
 
 
+@pytest.mark.parametrize(("chosen", "expected"), [(["--axis", "sagittal"], "sagittal"), ([], "coronal")])
+def test_slices_are_those_of_the_axis_that_is_named_or_else_of_the_adapters(
+    cobot, image, adapter_folder, tmp_path, chosen, expected
+):
+    sam = build_sam("vit_mini", image_size=64)
+    coronal = save_adapter(load_adapter(sam, adapter_folder), tmp_path / "coronal", details={"axis": "coronal"})
+    box = {"coronal": (4, 2, 20, 10), "sagittal": (9, 2, 21, 10)}[expected]
+    written_box = f"14:{','.join(map(str, box))}"
+    common = ["--adapter", coronal, "--preset", "mr", "--no-propagate", "-o", tmp_path / "mask.nrrd"]
+    ended = cobot("segment", image, "--box", written_box, *common, *chosen)
+    assert ended.code == 0, ended.err
+    model = AdapterShelf(build_sam("vit_mini", image_size=64)).load(coronal)
+    session = VolumeSession(image, model, "mr", look_ahead=False)
+    session.segment_slice(expected, 14, box)
+    assert session.lps_mask(1).any()
+    assert np.array_equal(read_mask(tmp_path / "mask.nrrd").array[0], session.lps_mask(1))
+
+
+def test_boxes_on_two_slices_are_joined_and_go_on_as_far_as_they_may(cobot, image, adapter_folder, tmp_path):
+    boxes = ["--box", "5:4,9,20,21", "--box", "8:6,9,18,20"]
+    model = AdapterShelf(build_sam("vit_mini", image_size=64)).load(adapter_folder)
+    for reach, more in ((1.0, []), (0.0, ["--max-reach", 0])):
+        ended = cobot("segment", image, *boxes, *more, "--adapter", adapter_folder, "-o", tmp_path / "mask.nrrd")
+        assert ended.code == 0, ended.err
+        session = VolumeSession(image, model, look_ahead=False)
+        drawn = {5: (4, 9, 20, 21), 8: (6, 9, 18, 20)}
+        shown = session.propagate("axial", drawn, rules=EndRules(max_reach=reach))
+        assert {5, 6, 7, 8} <= set(shown)
+        assert np.array_equal(read_mask(tmp_path / "mask.nrrd").array[0], session.lps_mask(1))
+    assert shown == range(5, 9)
+
+
+def test_images_of_one_name_in_several_folders_keep_their_folders(cobot, image, tmp_path):
+    copies = [tmp_path / "all" / patient / "ct.nii.gz" for patient in ("one", "two")]
+    for copy in copies:
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(image.read_bytes())
+    common = ["--box", BOX, "--image-size", 64, "--no-propagate", "-o", tmp_path / "masks"]
+    ended = cobot("segment", *copies, *common)
+    assert ended.code == 0, ended.err
+    written = [tmp_path / "masks" / patient / "ct.nii.gz" for patient in ("one", "two")]
+    assert ended.out.split() == [str(path) for path in written]
+    assert all(read_mask(path).array.any() for path in written)
+    twin = tmp_path / "all" / "one" / "ct.nrrd"
+    sitk.WriteImage(sitk.ReadImage(str(image)), str(twin))
+    ended = cobot("segment", copies[0], twin, *common)
+    assert ended.code == 1
+    assert "one at a time" in ended.err
+
+
+def test_the_image_that_is_worked_on_is_shown_whatever_its_name(cobot, image, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    steps, update = [], Progress.update
+    monkeypatch.setattr(Progress, "update", lambda *of, **told: (steps.append(told), update(*of, **told)))
+    named = image.rename(tmp_path / "scan [best] [ct].nii.gz")
+    ended = cobot("segment", named, "--box", BOX, "--image-size", 64, "-o", tmp_path / "mask.nrrd")
+    assert ended.code == 0, ended.err
+    assert "scan [best] [ct].nii.gz" in ended.err
+    assert len(steps) > 2
+    assert steps[-1]["completed"] == steps[-1]["total"]
+    assert ended.out == f"{tmp_path / 'mask.nrrd'}\n"
+
+
+def test_embeddings_are_kept_where_that_is_asked_for(cobot, image, tmp_path):
+    common = ["segment", image, "--box", BOX, "--image-size", 64, "--no-propagate", "-o", tmp_path / "mask.nrrd"]
+    assert cobot(*common, "--cache-dir", tmp_path / "cache").code == 0
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
+
+
 def test_a_3d_box_stands_in_voxels_of_the_file(cobot, image, tmp_path):
     ended = cobot(
         "segment", image, "--box", "4,9,3,20,21,9", "-o", tmp_path / "mask.nii.gz", "--image-size", 64, "--preset", "mr"
@@ -232,6 +304,7 @@ def test_listed_prompts_of_several_labels(cobot, image, tmp_path):
         (["IMAGE", "--point-outside", "6:4,9"], 1, "at least one point inside"),
         (["IMAGE", "--prompts", "list.json", "--point", "6:4,9"], 2, "--prompts FILE alone"),
         (["IMAGE", "--box", BOX, "--box", "6:1,1,9,9", "--point", "6:4,9"], 1, "may belong to either"),
+        (["IMAGE", "--box", BOX, "--box", "6:1,1,9,9"], 1, "two boxes of label 1 on one slice"),
         (["IMAGE", "--box", "4,9,3,20,21,9", "--box", BOX, "--point", "6:4,9"], 1, "give one box alone"),
         (["IMAGE", "--box", "99:4,9,20,21"], 1, "slice 99 is outside"),
         (["IMAGE", "--box", BOX, "--sam-variant", "vit_b"], 1, "--sam-checkpoint"),

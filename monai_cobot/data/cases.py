@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_cobot.data.volumes import Volume, read_mask, read_volume
+from monai_cobot.transforms.slices import slices_of
 
 __all__ = ["Case", "CaseError", "LoadedCase", "MaskFile", "check_same_grid", "load_case"]
 
@@ -60,8 +61,8 @@ class LoadedCase:
     Attributes:
         case: what was loaded.
         image: the image in LPS.
-        label_maps: (N, I, J, K) on the image's grid. N is 1, and more only where structures overlap: each structure
-            lies entirely in one of the maps.
+        label_maps: (N, I, J, K) on the image's grid. N is 1, and more only where structures overlap: each file of one
+            structure lies entirely in one of the maps.
     """
 
     case: Case
@@ -72,9 +73,17 @@ class LoadedCase:
         """(I, J, K) bool, the voxels of a label."""
         return (self.label_maps == value).any(axis=0)
 
-    def values(self) -> list[int]:
-        """The labels that are present, rising, without the background."""
-        return [int(value) for value in np.unique(self.label_maps) if value != 0]
+    def areas(self, axis: str) -> dict[int, np.ndarray]:
+        """The pixels of each label that is present in each slice along an axis: label -> (slices,), labels rising."""
+        length = int(self.label_maps.max()) + 1
+        slices = slices_of(self.label_maps, axis)  # (slices, N, H, W)
+        areas = np.zeros((len(slices), length), dtype=np.int32)
+        for index, maps in enumerate(slices):
+            areas[index] = np.bincount(maps[0].ravel(), minlength=length)
+            for number in range(1, len(maps)):  # a label that several maps have at a place counts once there
+                new = (maps[number] != maps[:number]).all(axis=0)
+                areas[index] += np.bincount(maps[number][new], minlength=length)
+        return {int(value): areas[:, value] for value in np.flatnonzero(areas.any(axis=0)) if value}
 
 
 def load_case(case: Case, values: Collection[int] | None = None) -> LoadedCase:
@@ -100,7 +109,7 @@ def load_case(case: Case, values: Collection[int] | None = None) -> LoadedCase:
         raise CaseError(f"case {case.name}: {error}") from error
     if not maps:
         maps = [np.zeros(image.array.shape[1:], dtype=np.uint8)]
-    return LoadedCase(case, image, np.stack(maps))
+    return LoadedCase(case, image, np.stack(maps) if len(maps) > 1 else maps[0][None])
 
 
 def _merge(maps: list[np.ndarray], mask: np.ndarray, value: int | None) -> None:

@@ -148,28 +148,30 @@ class MaskPrompts:
             CaseError: where the case cannot be used, or no slice shows enough of any label.
         """
         loaded = load_case(self.case, None if self.labels is None else self.labels.values())
-        labels = self.labels or {f"label {value}": value for value in loaded.values()}
+        areas = loaded.areas(self.axis)
+        labels = self.labels or {f"label {value}": value for value in areas}
         label_maps = slices_of(loaded.label_maps, self.axis)  # (slices, N, H, W)
         prompts = []
         for name, value in labels.items():
-            masks = (label_maps == value).any(axis=1)  # (slices, H, W)
+            if value not in areas:
+                continue
             prompts += [
-                Prompt(int(index), box, value, self.axis, f"{name} in {self.axis} slice {index}")
-                for index in np.flatnonzero(masks.any(axis=(1, 2)))
-                for box in self._boxes(masks[index])
+                Prompt(index, box, value, self.axis, f"{name} in {self.axis} slice {index}")
+                for index in np.flatnonzero(areas[value] >= max(1, self.min_foreground)).tolist()
+                for box in self._boxes((label_maps[index] == value).any(axis=0))
             ]
         if not prompts:
             raise CaseError(
                 f"case {self.name}: no {self.axis} slice shows {self.min_foreground} pixels or more of "
-                f"{', '.join(labels) or 'any label'}; its masks hold the labels {loaded.values()}."
+                f"{', '.join(labels) or 'any label'}; its masks hold the labels {list(areas)}."
             )
         return loaded.image, tuple(prompts)
 
     def _boxes(self, mask: np.ndarray) -> list[Box]:
-        """The boxes in a mask (H, W)."""
+        """The boxes in a mask (H, W) of at least ``min_foreground`` pixels."""
         if not self.components:
             x0, y0, x1, y1 = box_from_mask(mask).tolist()
-            return [(x0, y0, x1, y1)] if np.count_nonzero(mask) >= self.min_foreground else []
+            return [(x0, y0, x1, y1)]
         statistics = sitk.LabelShapeStatisticsImageFilter()
         statistics.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True))
         boxes: list[Box] = []

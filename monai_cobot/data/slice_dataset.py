@@ -170,8 +170,9 @@ class SliceDataset(Dataset):
         for case in tqdm(cases, desc=f"reading {part} cases", unit="case", disable=None if progress else True):
             loaded = self._load(case)
             if loaded is not None:
-                present.update(loaded.values())
-                rows.append(self._add(loaded))
+                areas = loaded.areas(axis)
+                present.update(areas)
+                rows.append(self._add(loaded, areas))
         # (samples, 4): case, slice in the cache, label, component (0 for the label as a whole)
         self._rows = np.concatenate(rows) if rows else _NO_ROWS
         self._report(len(cases), part, labels, present, may_be_empty)
@@ -203,11 +204,6 @@ class SliceDataset(Dataset):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the random numbers of an epoch, also in loader workers that are already running."""
         self._epoch.fill_(epoch)
-
-    def shape_of(self, index: int) -> tuple[int, int]:
-        """(H, W) of a sample's slice, without loading it."""
-        height, width = self._cases[self._rows[index, 0]].images.shape[-2:]
-        return height, width
 
     def case_of(self, index: int) -> str:
         """Name of a sample's case, without loading it."""
@@ -261,20 +257,21 @@ class SliceDataset(Dataset):
             self._skip(case, str(error))
             return None
 
-    def _add(self, loaded: LoadedCase) -> np.ndarray:
-        """Keeps what is used of a case and returns its rows."""
+    def _add(self, loaded: LoadedCase, areas: Mapping[int, np.ndarray]) -> np.ndarray:
+        """Keeps what is used of a case, whose labels have such areas in its slices, and returns its rows."""
         label_maps = slices_of(loaded.label_maps, self.axis)  # (slices, N, H, W)
         found = []
         for label_index, value in enumerate(self._label_values):
-            mask = (label_maps == value).any(axis=1)  # (slices, H, W)
-            areas = np.count_nonzero(mask, axis=(1, 2))
-            if not areas.any():
+            if value not in areas:
                 self._skip(loaded.case, "the label is absent", self.label_names[label_index])
                 continue
             if self.classes:
                 continue
-            slices = np.flatnonzero(areas >= self.min_foreground).tolist()
-            numbers = [(n, c) for n in slices for c in (self._large_components(mask[n]) if self.components else (0,))]
+            numbers = [
+                (n, component)
+                for n in np.flatnonzero(areas[value] >= self.min_foreground).tolist()
+                for component in (self._large_components(label_maps[n], value) if self.components else (0,))
+            ]
             if not numbers:
                 part = "component" if self.components else "slice"
                 self._skip(
@@ -311,8 +308,8 @@ class SliceDataset(Dataset):
         rows[:, 2:] = [(label, component) for _, label, component in found]
         return rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 1]))]
 
-    def _large_components(self, mask: np.ndarray) -> list[int]:
-        areas = np.bincount(_components(mask).ravel())
+    def _large_components(self, label_maps: np.ndarray, value: int) -> list[int]:
+        areas = np.bincount(_components(_label_in_slice(label_maps, value)).ravel())
         return [number for number in range(1, len(areas)) if areas[number] >= self.min_foreground]
 
     def _skip(self, case: Case, reason: str, label: str | None = None) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from monai_cobot.data import Case, CaseError, MaskFile, load_case
+from monai_cobot.transforms.slices import SLICE_AXES, slices_of
 from tests.data.conftest import Write, case_arrays
 
 
@@ -19,7 +20,7 @@ def test_a_label_map_and_single_masks_are_read_onto_the_image(write_nifti: Write
     as_singles = load_case(case(path, *singles))
     for loaded in (as_map, as_singles):
         assert loaded.label_maps.shape == (1, 40, 30, 6)
-        assert loaded.values() == [1, 2]
+        assert list(loaded.areas("axial")) == [1, 2]
         assert (loaded.mask(2) == (labels == 2)).all()
         assert (loaded.image.array[0] == image).all()
 
@@ -36,7 +37,7 @@ def test_structures_that_overlap_stay_whole(write_nifti: Write) -> None:
     )
     assert (loaded.mask(300) == (whole == 1)).all()
     assert (loaded.mask(4) == (part == 1)).all()
-    assert loaded.values() == [4, 300]
+    assert list(loaded.areas("axial")) == [4, 300]
 
 
 def test_masks_of_one_label_are_put_together(write_nifti: Write) -> None:
@@ -47,10 +48,28 @@ def test_masks_of_one_label_are_put_together(write_nifti: Write) -> None:
     assert (loaded.mask(1) == (labels > 0)).all()
 
 
+@pytest.mark.parametrize("axis", SLICE_AXES)
+def test_areas_count_the_pixels_of_each_label_in_each_slice_once(write_nifti: Write, axis: str) -> None:
+    image, labels = case_arrays()
+    moved = np.where(labels > 0, labels, np.roll(labels, 8, axis=0))  # label 1 here and there in the place of the first
+    moved[5:9] = 2
+    files = [
+        MaskFile(write_nifti(f"m{n}.nii.gz", array))
+        for n, array in enumerate((labels, moved, moved % 2 * np.int16(300)))
+    ]
+    loaded = load_case(case(write_nifti("image.nii.gz", image), *files))
+    assert len(loaded.label_maps) == 3
+    areas = loaded.areas(axis)
+    assert list(areas) == [1, 2, 300]
+    for value, counted in areas.items():
+        assert counted.tolist() == slices_of(loaded.mask(value)[None], axis).sum(axis=(1, 2, 3)).tolist()
+
+
 def test_masks_that_are_not_asked_for_are_not_read(write_nifti: Write, tmp_path: Path) -> None:
     image, labels = case_arrays()
     masks = (MaskFile(tmp_path / "absent.nii.gz", 8), MaskFile(write_nifti("m.nii.gz", labels), 1))
-    assert load_case(case(write_nifti("image.nii.gz", image), *masks), [1]).values() == [1]
+    loaded = load_case(case(write_nifti("image.nii.gz", image), *masks), [1])
+    assert list(loaded.areas("axial")) == [1]
 
 
 def test_a_mask_in_another_orientation_of_the_same_place_fits(write_nifti: Write) -> None:

@@ -36,7 +36,7 @@ def test_a_sample_is_a_slice_a_label_and_its_box(root: Path) -> None:
     sample = samples[11]  # case 1, slice 2, pair
     assert (sample["case"], sample["slice"], sample["label_name"]) == ("case1", 2, "pair")
     assert samples.case_of(11) == "case1"
-    assert samples.shape_of(11) == (30, 40) == sample["image"].shape[-2:]
+    assert sample["image"].shape == (1, 30, 40)
     assert sample["image"].dtype == sample["label"].dtype == sample["box"].dtype == torch.float32
     assert torch.equal(sample["image"], scale_intensity(take_slice(image[None], "axial", 2), -160, 240))
     assert (sample["label"].numpy() == (take_slice(labels[None], "axial", 2) == 2)).all()
@@ -48,7 +48,7 @@ def test_other_axes_show_their_slices(root: Path, axis: str, shape: tuple[int, i
     samples = dataset(root, axis=axis, labels={"block": 1}, min_foreground=1)
     image, labels = case_arrays()
     sample = samples[3]
-    assert samples.shape_of(3) == shape
+    assert sample["image"].shape == (1, *shape)
     assert torch.equal(sample["image"], scale_intensity(take_slice(image[None], axis, sample["slice"]), -160, 240))
     assert (sample["label"].numpy() == (take_slice(labels[None], axis, sample["slice"]) == 1)).all()
 
@@ -195,7 +195,7 @@ def test_ultrasound_pictures_become_samples_with_both_lesions_as_one_label(share
     assert [skip.case for skip in samples.skipped] == ["normal (1)"]
     lesions = SliceDataset(chosen[:1], split.labels, split.preset, components=True, progress=False)
     assert len(lesions) == len(chosen[0].masks) == 2
-    height, width = samples.shape_of(0)
+    _, height, width = samples[0]["image"].shape
     assert read_volume(chosen[0].image).array.shape[1:] == (width, height, 1)
 
 

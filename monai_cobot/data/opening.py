@@ -10,7 +10,7 @@ from monai_cobot.data.cases import Case
 from monai_cobot.data.layouts import discover_labels, read_layout
 from monai_cobot.data.phantom import generate_phantom
 from monai_cobot.data.recipes import Recipe, find_recipe
-from monai_cobot.data.splits import split_by_file, split_by_fraction, split_by_own, take_cases
+from monai_cobot.data.splits import draw_cases, split_by_file, split_by_fraction, split_by_own, take_cases
 from monai_cobot.transforms.intensity import find_preset
 
 __all__ = ["CaseSplit", "open_dataset"]
@@ -44,6 +44,7 @@ def open_dataset(
     validation_fraction: float = 0.2,
     seed: int = 0,
     max_cases: int | None = None,
+    training_cases: int | None = None,
 ) -> CaseSplit:
     """Finds the cases of a data set, chooses labels and divides the cases by patient. Images are not read yet.
 
@@ -56,8 +57,10 @@ def open_dataset(
         split: a JSON file with the names of training and validation; None for the data set's own split and, where it
             has none, for a random share of the patients.
         validation_fraction: that share.
-        seed: of that share and of ``max_cases``.
+        seed: of that share, of ``max_cases`` and of ``training_cases``.
         max_cases: at most so many cases in all; None for all.
+        training_cases: at most so many of them for training, and the same for validation; None for all. Fewer cases
+            are among those that more would be.
 
     Raises:
         FileNotFoundError: where the folder or the split is missing.
@@ -84,6 +87,8 @@ def open_dataset(
         parts = split_by_fraction(folder.cases, validation_fraction, seed)
     if max_cases is not None:
         parts = take_cases(parts, max_cases, seed)
+    if training_cases is not None:
+        parts = draw_cases(parts[0], training_cases, seed), parts[1]
     return CaseSplit(*parts, labels=labels, preset=preset, recipe=recipe)
 
 

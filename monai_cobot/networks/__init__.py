@@ -8,7 +8,7 @@ from monai_cobot.networks.class_head import ClassHead, class_head_of
 from monai_cobot.networks.decoding import decode_classes, decode_masks
 from monai_cobot.networks.encoder import ImageEncoder, frozen_depth, set_gradient_checkpointing
 from monai_cobot.networks.promptable import FrozenFeatures, PromptableSam
-from monai_cobot.networks.sam import build_sam
+from monai_cobot.networks.sam import build_sam, build_sam_without_weights
 from monai_cobot.networks.saving import save_network
 from monai_cobot.networks.variants import VARIANTS, SamVariant
 
@@ -27,6 +27,7 @@ __all__ = [
     "accelerate",
     "base_weights_sha256",
     "build_sam",
+    "build_sam_without_weights",
     "class_head_of",
     "decode_classes",
     "decode_masks",

@@ -47,16 +47,7 @@ def build_sam(
         ValueError: the variant is unknown, the image size does not fit, or the checkpoint is not one of this variant.
         FileNotFoundError: there is no such checkpoint.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"Unknown SAM variant {variant!r}: expected one of {', '.join(VARIANTS)}.")
-    dimensions = VARIANTS[variant]
-    size = dimensions.image_size if image_size is None else image_size
-    if not isinstance(size, int) or size < 1 or size % dimensions.patch_size:
-        raise ValueError(
-            f"Image size {size!r} does not fit {variant}: expected a positive int, a multiple of "
-            f"{dimensions.patch_size} pixels."
-        )
-
+    dimensions, size = _dimensions(variant, image_size)
     packaged = WEIGHTS_FOLDER / f"{variant}.safetensors"
     if checkpoint is None and packaged.exists():
         checkpoint = packaged
@@ -82,6 +73,21 @@ def build_sam(
     return sam.eval()
 
 
+def build_sam_without_weights(variant: str, image_size: int | None = None) -> Sam:
+    """A SAM on the meta device, whose weights take no memory and have no values: to see at once what can be adapted.
+
+    Args:
+        variant, image_size: as in :func:`build_sam`.
+
+    Raises:
+        ValueError: the variant is unknown, or the image size does not fit.
+    """
+    with torch.device("meta"):
+        sam = _assemble(*_dimensions(variant, image_size))
+    sam.known_sha256 = ""  # there is nothing to digest
+    return sam.eval()
+
+
 def variant_of(sam: Sam) -> str:
     """The name in ``VARIANTS`` of the variant that a SAM's image encoder is.
 
@@ -95,6 +101,20 @@ def variant_of(sam: Sam) -> str:
             f"An encoder of width {width} and depth {depth} is none of {', '.join(VARIANTS)}: build it with build_sam."
         )
     return name
+
+
+def _dimensions(variant: str, image_size: int | None) -> tuple[SamVariant, int]:
+    """The dimensions of a variant, and the image size that it is built for."""
+    if variant not in VARIANTS:
+        raise ValueError(f"Unknown SAM variant {variant!r}: expected one of {', '.join(VARIANTS)}.")
+    dimensions = VARIANTS[variant]
+    size = dimensions.image_size if image_size is None else image_size
+    if not isinstance(size, int) or size < 1 or size % dimensions.patch_size:
+        raise ValueError(
+            f"Image size {size!r} does not fit {variant}: expected a positive int, a multiple of "
+            f"{dimensions.patch_size} pixels."
+        )
+    return dimensions, size
 
 
 def _assemble(dimensions: SamVariant, image_size: int) -> Sam:

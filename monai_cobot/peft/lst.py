@@ -82,7 +82,8 @@ class Lst(Method):
     The paper prunes SAM's blocks to initialise the ladder's; here they start at random, and up at zero.
 
     Args:
-        width: S, the width of the ladder. With 20, an adapter with a low-rank decoder and some classes stays below 2 MB.
+        width: S, the width of the ladder. With 20, an adapter file with a low-rank decoder and seven classes stays
+            below 2 MB.
         blocks: N, the ladder stands beside the last so many blocks; None for all, as in the paper.
 
     Raises:

@@ -13,9 +13,20 @@ import yaml
 
 from monai_cobot.files import read_json
 from monai_cobot.options import check_known_options
+from monai_cobot.peft import orchestrated_by_default, width_option
 from monai_cobot.peft.method import find_method
 
-__all__ = ["Ablation", "LearningRates", "Options", "Study", "Widths", "read_study", "slug"]
+__all__ = [
+    "Ablation",
+    "LearningRates",
+    "Options",
+    "Study",
+    "Widths",
+    "is_orchestrated",
+    "merge_options",
+    "read_study",
+    "slug",
+]
 
 Options = dict[str, Any]
 """Options of the bundle's ``train.json`` by name."""
@@ -33,8 +44,17 @@ SET_BY_THE_STUDY = {
 }
 """Options that a study file cannot have, and why."""
 
-OF_DATASETS = ("max_cases", "validation_fraction", "split_seed")
+OF_DATASETS = ("max_cases", "training_cases", "validation_fraction", "split_seed")
 """What only a data set can say: which patients there are, and how they are divided."""
+
+OF_THE_STUDY = ("training_cases", "split_seed")
+"""Those of them that the bundle does not have."""
+
+OF_METHODS = ("method", "method_options", "orchestrate", "rank", "bottleneck")
+"""What a data set cannot say: a method is the same on every one."""
+
+VARIED = ("coefficients", "relation", "hypercomplex")
+"""The options of COBOT that an ablation varies."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +108,7 @@ class Study:
         methods: name in the tables -> options of its runs.
         seeds: one run a method, data set and seed.
         options: of every run; those of a data set and of a method come over them.
+        datasets_of: name of a method -> the data sets that it is run on; one that is not here is run on all.
         learning_rates: the sweep, or None where the options say the learning rate.
         ablation, widths: what is varied beside, or None.
     """
@@ -97,6 +118,7 @@ class Study:
     methods: Mapping[str, Options]
     seeds: tuple[int, ...]
     options: Options = field(default_factory=dict)
+    datasets_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     learning_rates: LearningRates | None = None
     ablation: Ablation | None = None
     widths: Widths | None = None
@@ -115,21 +137,40 @@ def read_study(path: str | Path, train_config: str | Path) -> Study:
     """
     path = Path(path)
     top = _Section(_load(path), str(path))
-    top.check_names(Study.__dataclass_fields__ | {"learning_rate": None}, without=("learning_rates",))
+    top.check_names(Study.__dataclass_fields__ | {"learning_rate": None}, without=("learning_rates", "datasets_of"))
     datasets = top.named_options("datasets")
     methods = top.named_options("methods")
+    limited = {name: top.section("methods").section(name) for name in methods if "datasets" in methods[name]}
+    datasets_of = {name: section.names("datasets", datasets) for name, section in limited.items()}
+    methods = {name: _without(options, ("datasets",)) for name, options in methods.items()}
     study = Study(
         title=top.text("title", path.stem),
         datasets=datasets,
         methods=methods,
         seeds=top.numbers("seeds", int, (0,)),
         options=top.section("options").values,
+        datasets_of=datasets_of,
         learning_rates=_learning_rates(top),
         ablation=_ablation(top, datasets, methods),
         widths=_widths(top, datasets, methods),
     )
     _check_options(study, path, Path(train_config))
     return study
+
+
+def merge_options(*layers: Options) -> Options:
+    """Options of which later ones come over earlier ones; of ``method_options``, each by its name."""
+    merged: Options = {}
+    for layer in layers:
+        of_method = merged.get("method_options", {}) | layer.get("method_options", {})
+        merged = merged | layer | ({"method_options": of_method} if of_method else {})
+    return merged
+
+
+def is_orchestrated(options: Options) -> bool:
+    """Whether a method is with COBOT, as the bundle's ``train.json`` has it."""
+    said: bool | None = options.get("orchestrate")
+    return orchestrated_by_default(options["method"]) if said is None else said
 
 
 def slug(name: str) -> str:
@@ -267,15 +308,15 @@ def _check_options(study: Study, path: Path, train_config: Path) -> None:
         for name in options:
             if name in SET_BY_THE_STUDY:
                 raise ValueError(f"{path}: {place}: {name} is set by the study: {SET_BY_THE_STUDY[name]}.")
+            if name in OF_METHODS and place.startswith("datasets"):
+                raise ValueError(f"{path}: {place}: {name} belongs to a method, which is the same on every data set.")
             if name in OF_DATASETS and not place.startswith("datasets"):
                 raise ValueError(
                     f"{path}: {place}: {name} belongs to a data set: which patients there are is the same for all."
                 )
             if name == "learning_rate" and study.learning_rates is not None:
                 raise ValueError(f"{path}: {place}: learning_rate is chosen by the sweep; leave one of the two out.")
-        _Section({name: None for name in options if name != "split_seed"}, f"{path}: {place}").check_names(
-            known, SET_BY_THE_STUDY
-        )
+        _Section(_without(options, OF_THE_STUDY), f"{path}: {place}").check_names(known, SET_BY_THE_STUDY)
         try:
             check_known_options(options)
             if "method" in options:
@@ -293,16 +334,27 @@ def _check_options(study: Study, path: Path, train_config: Path) -> None:
 
 def _check_varied(study: Study, path: Path) -> None:
     """Whether the methods that are varied have what is varied."""
-    if study.ablation is not None and not (study.options | study.methods[study.ablation.of]).get("orchestrate", True):
-        raise ValueError(
-            f"{path}: ablation: of: {study.ablation.of!r} is without COBOT; name a method with orchestrate: true."
-        )
+    methods = {name: merge_options(study.options, options) for name, options in study.methods.items()}
+    if study.ablation is not None:
+        of = study.ablation.of
+        if not is_orchestrated(methods[of]):
+            raise ValueError(f"{path}: ablation: of: {of!r} is without COBOT; name a method with orchestrate: true.")
+        varied = [name for name in VARIED if name in methods[of].get("method_options", {})]
+        if varied:
+            raise ValueError(
+                f"{path}: ablation: of: {of!r} says {', '.join(varied)} itself, which the ablation varies; name a "
+                "method with the whole of COBOT."
+            )
     for name in study.widths.of if study.widths is not None else ():
-        if width_option(study.methods[name]["method"]) is None:
+        option = width_option(methods[name]["method"])
+        if option is None:
             raise ValueError(f"{path}: widths: of: {name!r} has no bottleneck.")
+        if option in methods[name].get("method_options", {}):
+            raise ValueError(
+                f"{path}: widths: of: {name!r} has {option} among its method_options, which come over all others, so "
+                f"that its width cannot be varied; write {option} beside method."
+            )
 
 
-def width_option(method: str) -> str | None:
-    """The option of a method that is the width of its bottleneck."""
-    fields = find_method(method).__dataclass_fields__
-    return next((name for name in ("rank", "bottleneck") if name in fields), None)
+def _without(options: Options, names: Iterable[str]) -> Options:
+    return {name: value for name, value in options.items() if name not in names}

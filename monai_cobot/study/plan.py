@@ -7,15 +7,34 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
+from monai.bundle import ConfigParser
+
+from monai_cobot.errors import describe_cause
 from monai_cobot.files import read_json, write_atomically
+from monai_cobot.peft import width_option
 from monai_cobot.peft.adapter import ORCHESTRATION_DEFAULTS
-from monai_cobot.study.description import Options, Study, slug, width_option
-from monai_cobot.study.records import Record, read_record
+from monai_cobot.peft.method import find_method
+from monai_cobot.study.description import Options, Study, is_orchestrated, merge_options, slug
+from monai_cobot.study.records import Record, claimed, clear_folder, read_record
 from monai_cobot.study.splits import Patients, divide_patients, run_options
 
-__all__ = ["AblationRow", "Plan", "Run", "ablation_rows", "base_of", "make_plan", "method_of_width"]
+__all__ = [
+    "AblationRow",
+    "Plan",
+    "Run",
+    "ablation_rows",
+    "all_methods",
+    "base_of",
+    "check_methods",
+    "make_plan",
+    "method_of_width",
+]
+
+ORDERS_FILE = "run.json"
+"""What a run is to do, in its folder."""
 
 NOT_TRAINED = "freeze"
 """The method that is measured as it is: no seed and no learning rate makes a difference."""
@@ -91,13 +110,21 @@ class Plan:
         return folder / f"learning_rate_{run.learning_rate:g}_seed_{run.seed}"
 
     def record(self, run: Run) -> Record | None:
-        """What a run reached; None where it is not done."""
-        if run not in self._records:
-            record = read_record(self.folder_of(run))
-            if record is None:
-                return None
-            self._records[run] = record
-        return self._records[run]
+        """What a run reached; None where it is not done, or not at the learning rate that is chosen now."""
+        record = self._records.get(run) or read_record(self.folder_of(run))
+        if record is None or not self._has_chosen_rate(run, record):
+            return None
+        self._records[run] = record
+        return record
+
+    def _has_chosen_rate(self, run: Run, record: Record) -> bool:
+        if not self.waits_for(run):
+            return True
+        try:
+            rate = self.chosen_rate(run.dataset, run.method)
+        except ValueError:  # there is none to choose
+            return False
+        return rate is not None and record.settings.get("learning_rate") == rate
 
     def records(self, dataset: str, method: str) -> list[Record]:
         """What the final runs of a method on a data set reached, of those that are done, by seed."""
@@ -140,8 +167,8 @@ class Plan:
 
     def settings(self, run: Run) -> Options:
         """What makes a run this one and no other: its options, seed and learning rate."""
-        options = run_options(self.study.datasets[run.dataset])
-        options = self.study.options | options | self.methods[run.method] | {"seed": run.seed}
+        of_dataset = run_options(self.study.datasets[run.dataset])
+        options = merge_options(self.study.options, of_dataset, self.methods[run.method], {"seed": run.seed})
         rate = run.learning_rate or self.chosen_rate(run.dataset, run.method)
         return options if rate is None else options | {"learning_rate": rate}
 
@@ -171,12 +198,6 @@ class Plan:
             if record is None:
                 continue
             wanted = _as_json(self.settings(run))
-            if (
-                run.learning_rate is None
-                and self.choice_runs(run.dataset, run.method)
-                and "learning_rate" not in wanted
-            ):
-                continue  # whose choice is being made anew
             different = [
                 f"{name} was {record.settings.get(name)!r} and is {wanted.get(name)!r}"
                 for name in sorted({*wanted, *record.settings})
@@ -193,14 +214,15 @@ def make_plan(study: Study, folder: Path, train_config: Path) -> Plan:
     """All runs of a study; divides the patients of its data sets.
 
     Raises:
-        OSError, ValueError: a data set cannot be used, or the folder holds runs of another study.
+        OSError, ValueError: a method or data set cannot be used, or the folder holds runs of another study.
     """
-    methods, varied = _all_methods(study, train_config)
+    methods, varied = all_methods(study)
+    check_methods(study, methods, train_config)
     patients = {
         name: divide_patients(study.options | options, folder / "splits" / slug(name), study.learning_rates is not None)
         for name, options in study.datasets.items()
     }
-    where = {name: set(study.datasets) for name in study.methods}
+    where = {name: set(study.datasets_of.get(name, study.datasets)) for name in study.methods}
     for name, datasets in varied:
         where.setdefault(name, set()).update(datasets)
     pairs = [(dataset, method) for dataset in study.datasets for method in methods if dataset in where[method]]
@@ -216,19 +238,17 @@ def make_plan(study: Study, folder: Path, train_config: Path) -> Plan:
     return plan
 
 
-def base_of(methods: Mapping[str, Options], name: str) -> str | None:
+def base_of(study: Study, methods: Mapping[str, Options], name: str) -> str | None:
     """The method that is as this one, but without COBOT; None where it has none, or is without COBOT itself."""
-    if not methods[name].get("orchestrate", True):
-        return None
-    wanted = _without_cobot(methods[name])
-    return next((other for other, options in methods.items() if options == wanted), None)
+    options = merge_options(study.options, methods[name])
+    return _find(study, methods, _without_cobot(options)) if is_orchestrated(options) else None
 
 
 def ablation_rows(study: Study, methods: Mapping[str, Options]) -> dict[str, tuple[tuple[str, ...], list[AblationRow]]]:
     """The paper's Tables 1 to 3: title -> (columns, rows)."""
     assert study.ablation is not None
     of = study.ablation.of
-    named = {parts: _find(methods, options) for parts, options in _ablated(study).items()}
+    named = {parts: _found(study, methods, options) for parts, options in _ablated(study).items()}
     full, base = named["full"], named["base"]
     yes, no = "yes", ""
     parts = [
@@ -252,30 +272,67 @@ def ablation_rows(study: Study, methods: Mapping[str, Options]) -> dict[str, tup
     }
 
 
-def method_of_width(study: Study, methods: Mapping[str, Options], name: str, width: int, train_config: Path) -> str:
+def method_of_width(study: Study, methods: Mapping[str, Options], name: str, width: int) -> str:
     """The method that is as the named one with a bottleneck of this width."""
-    return _find(methods, _with_width(study, name, width, train_config))
+    return _found(study, methods, _with_width(study, name, width))
 
 
-def _all_methods(study: Study, train_config: Path) -> tuple[dict[str, Options], list[tuple[str, tuple[str, ...]]]]:
+def all_methods(study: Study) -> tuple[dict[str, Options], list[tuple[str, tuple[str, ...]]]]:
     """The methods with those that are varied, and on which data sets the latter are asked for."""
     methods = dict(study.methods)
     varied = []
-    for title, options, datasets in _varied(study, train_config):
-        name = next((name for name, present in methods.items() if present == options), title)
-        methods[name] = options
-        varied.append((name, datasets))
+    for title, options, datasets in _varied(study):
+        name = _find(study, methods, options)
+        if name is None:
+            methods[title] = options
+        varied.append((name or title, datasets))
     return methods, varied
 
 
-def _varied(study: Study, train_config: Path) -> Iterator[tuple[str, Options, tuple[str, ...]]]:
+def check_methods(study: Study, methods: Mapping[str, Options], train_config: Path) -> None:
+    """Put every method into a SAM without weights, as the bundle's ``train.json`` does it with one that has them.
+
+    Raises:
+        ValueError: one of them cannot be; names it, and says why.
+    """
+    tried = []
+    parser = ConfigParser()  # one: it looks through all of MONAI when it is used first
+    for dataset in study.datasets.values():
+        for name, options in methods.items():
+            merged = merge_options(study.options, run_options(dataset), options)
+            given = {option: merged[option] for option in _OF_ADAPTERS if option in merged}
+            if given in tried:
+                continue
+            tried.append(given)
+            parser.read_config(train_config)
+            parser.update({**given, "cases": SimpleNamespace(labels=("a label",)), "sam": _SAM_WITHOUT_WEIGHTS})
+            try:
+                parser.get_parsed_content("adapter")
+            except Exception as error:
+                raise ValueError(f"{study.title}: methods: {name}: {describe_cause(error)}") from error
+
+
+_OF_ADAPTERS = (
+    *("sam_variant", "image_size", "method", "method_options", "orchestrate", "rank", "bottleneck", "blocks"),
+    *("decoder", "head"),
+)
+"""The options of the bundle that decide what is put into SAM."""
+
+_SAM_WITHOUT_WEIGHTS = {
+    "_target_": "monai_cobot.networks.build_sam_without_weights",
+    "variant": "@sam_variant",
+    "image_size": "@image_size",
+}
+
+
+def _varied(study: Study) -> Iterator[tuple[str, Options, tuple[str, ...]]]:
     if study.ablation is not None:
         for parts, options in _ablated(study).items():
             yield f"{study.ablation.of}, {parts}", options, study.ablation.datasets
     if study.widths is not None:
         for name in study.widths.of:
             for width in study.widths.values:
-                yield f"{name}, width {width}", _with_width(study, name, width, train_config), study.widths.datasets
+                yield f"{name}, width {width}", _with_width(study, name, width), study.widths.datasets
 
 
 def _ablated(study: Study) -> dict[str, Options]:
@@ -283,9 +340,7 @@ def _ablated(study: Study) -> dict[str, Options]:
     full = study.methods[study.ablation.of]
 
     def with_cobot(**parts: Any) -> Options:
-        return full | {
-            "method_options": study.options.get("method_options", {}) | full.get("method_options", {}) | parts
-        }
+        return merge_options(full, {"method_options": parts})
 
     return {
         "base": _without_cobot(full),
@@ -301,6 +356,7 @@ def _ablated(study: Study) -> dict[str, Options]:
 
 def _without_cobot(options: Options) -> Options:
     base = {**options, "orchestrate": False}
+    base.pop("orchestration_factor", None)
     if "method_options" in base:
         left = {name: value for name, value in base["method_options"].items() if name not in ORCHESTRATION_DEFAULTS}
         base["method_options"] = left
@@ -309,16 +365,33 @@ def _without_cobot(options: Options) -> Options:
     return base
 
 
-def _with_width(study: Study, name: str, width: int, train_config: Path) -> Options:
+def _with_width(study: Study, name: str, width: int) -> Options:
     options = study.methods[name]
     option = width_option(options["method"])
     assert option is not None
-    present = options.get(option, study.options.get(option, read_json(train_config).get(option)))
-    return options if present == width else options | {option: width}
+    return options | {option: width}
 
 
-def _find(methods: Mapping[str, Options], options: Options) -> str:
-    return next(name for name, present in methods.items() if present == options)
+def _find(study: Study, methods: Mapping[str, Options], options: Options) -> str | None:
+    """The method whose runs are the same, however its options are written."""
+    wanted = _complete(study, options)
+    return next((name for name, present in methods.items() if _complete(study, present) == wanted), None)
+
+
+def _found(study: Study, methods: Mapping[str, Options], options: Options) -> str:
+    name = _find(study, methods, options)
+    assert name is not None
+    return name
+
+
+def _complete(study: Study, options: Options) -> Options:
+    """The options with those of every run, with what decides COBOT and with the method's own width."""
+    options = merge_options(study.options, options)
+    options = options | {"orchestrate": True} if is_orchestrated(options) else _without_cobot(options)
+    width = width_option(options["method"])
+    if width is not None and options.get(width) is None:
+        options[width] = find_method(options["method"])().options()[width]
+    return options
 
 
 def _numbers(values: list[float | None]) -> list[float]:
@@ -332,13 +405,27 @@ def _as_json(options: Options) -> Options:
 
 
 def write_orders(plan: Plan, run: Run) -> Path:
-    """Write what a run is to do into its folder, for the process that does it."""
+    """Write what a run is to do into its folder, for the process that does it.
+
+    What was done there at another learning rate, before the study had more rates or seeds to choose from, goes.
+    """
+    folder, settings = plan.folder_of(run), plan.settings(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    with claimed(folder) as free:
+        if free and any(rate != settings.get("learning_rate") for rate in _rates_of(folder)):
+            clear_folder(folder)
     orders = {
         "train_config": str(plan.train_config),
         "choice": run.learning_rate is not None,
-        "settings": plan.settings(run),
+        "settings": settings,
         "options": plan.options(run),
     }
-    return write_atomically(
-        plan.folder_of(run) / "run.json", (json.dumps(orders, indent=1, default=str) + "\n").encode()
-    )
+    return write_atomically(folder / ORDERS_FILE, (json.dumps(orders, indent=1, default=str) + "\n").encode())
+
+
+def _rates_of(folder: Path) -> list[Any]:
+    """The learning rates of what was ordered and of what was done in a folder."""
+    record, orders = read_record(folder), folder / ORDERS_FILE
+    found = [read_json(orders)["settings"]] if orders.exists() else []
+    found += [record.settings] if record is not None else []
+    return [settings.get("learning_rate") for settings in found]

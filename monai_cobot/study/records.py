@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,17 @@ from monai_cobot import __version__
 from monai_cobot.files import read_json, write_atomically
 from monai_cobot.reports import CaseScores
 
-__all__ = ["Failure", "Record", "claimed", "is_claimed", "read_failure", "read_record", "write_failure", "write_record"]
+__all__ = [
+    "Failure",
+    "Record",
+    "claimed",
+    "clear_folder",
+    "is_claimed",
+    "read_failure",
+    "read_record",
+    "write_failure",
+    "write_record",
+]
 
 RECORD_FILE = "result.json"
 FAILURE_FILE = "failure.json"
@@ -110,6 +121,15 @@ def read_failure(folder: Path) -> Failure | None:
 def write_failure(folder: Path, reason: str) -> None:
     """Say that a run failed, and why."""
     write_atomically(folder / FAILURE_FILE, (json.dumps(asdict(Failure(reason)), indent=1) + "\n").encode())
+
+
+def clear_folder(folder: Path) -> None:
+    """Take away all that a run left, but for the lock, which the caller holds."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_FILE:
+            path.unlink()
 
 
 @contextmanager

@@ -8,28 +8,32 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from monai_cobot.files import write_atomically
+from monai_cobot.networks import VARIANTS
+from monai_cobot.peft import AdapterConfig, read_adapter_config
 from monai_cobot.peft.adapter import ORCHESTRATOR
-from monai_cobot.peft.io import WEIGHTS_FILE, read_adapter_config
+from monai_cobot.peft.io import WEIGHTS_FILE
 from monai_cobot.reports import plot_relation_matrix, plot_widths
-from monai_cobot.study.description import slug
+from monai_cobot.study.description import is_orchestrated, slug
 from monai_cobot.study.plan import Plan, Run
 from monai_cobot.study.tables import (
     ablation_tables,
     cost_table,
     main_table,
     rate_table,
-    test_table,
+    test_tables,
     width_courses,
     width_table,
+    write_rates,
     write_summary,
     write_test_scores,
+    write_tests,
 )
 
 __all__ = ["draw_relation", "write_report"]
 
 
 def write_report(plan: Plan, not_done: Mapping[Run, str] | None = None) -> list[Path]:
-    """Write what the runs that are done amount to: ``results.md``, ``results.csv``, ``scores.csv`` and pictures.
+    """Write what the runs that are done amount to: ``results.md``, tables as CSV files, and pictures.
 
     Args:
         plan: of the study.
@@ -48,12 +52,6 @@ def write_report(plan: Plan, not_done: Mapping[Run, str] | None = None) -> list[
         f"deviation over {len(study.seeds)} seeds. Parameters are those trained in the image encoder.",
     )
     lines += _section(
-        "COBOT against its base",
-        test_table(plan),
-        "Wilcoxon's signed-rank test, two-sided, of the patients' differences; a patient's DSC is the mean over labels "
-        "and seeds. The corrected p counts all tests of this table (Holm).",
-    )
-    lines += _section(
         "Learning rates",
         rate_table(plan),
         "Chosen for each method and data set, among the same rates with the same seeds, on training patients that were "
@@ -64,7 +62,9 @@ def write_report(plan: Plan, not_done: Mapping[Run, str] | None = None) -> list[
         "Cost",
         cost_table(plan),
         "Seconds of training an epoch on each data set, without validation, peak memory of the process (of the GPU "
-        "where there is one) and the adapter's file; medians over runs, on a machine as busy as it was.",
+        "where there is one) and the adapter's file; medians over runs, on a machine as busy as it was. What is frozen "
+        "in front of the first trained weight, as all of the encoder with decoder_only and all but its neck with "
+        "sam_parser, is computed once for all runs, and is in the seconds of the first of them alone.",
     )
     for title, table in ablation_tables(plan).items():
         lines += _section(title, table)
@@ -73,6 +73,13 @@ def write_report(plan: Plan, not_done: Mapping[Run, str] | None = None) -> list[
         pictures.append(plot_widths(courses, plan.folder / "widths.png", title="DSC against the bottleneck's width"))
         lines += _section("Width of the bottleneck (the paper's Figure 5)", width_table(plan))
         lines += [f"![DSC against width]({pictures[-1].name})", ""]
+    for title, table in test_tables(plan).items():
+        lines += _section(
+            title,
+            table,
+            "Wilcoxon's signed-rank test, two-sided, of the patients' differences; a patient's DSC is the mean over "
+            "labels and seeds. The corrected p counts all tests of this table (Holm).",
+        )
     relations = _relations(plan)
     if relations:
         lines += ["## Relation matrices", "", "What training changed of S, for the first seed.", ""]
@@ -80,7 +87,10 @@ def write_report(plan: Plan, not_done: Mapping[Run, str] | None = None) -> list[
     if not_done:
         lines += ["## Not done", "", *(f"- {run}: {reason}" for run, reason in not_done.items()), ""]
     report = write_atomically(plan.folder / "results.md", "\n".join(lines).encode())
-    return [report, write_summary(plan), write_test_scores(plan), *pictures, *relations]
+    tables = [write_summary(plan), write_test_scores(plan), write_tests(plan)]
+    if plan.study.learning_rates is not None:
+        tables.append(write_rates(plan))
+    return [report, *tables, *pictures, *relations]
 
 
 def draw_relation(adapter: Path, path: Path, title: str) -> Path:
@@ -99,9 +109,21 @@ def draw_relation(adapter: Path, path: Path, title: str) -> Path:
     relation = load_file(adapter / WEIGHTS_FILE).get(f"{ORCHESTRATOR}.relation")
     if relation is None:
         raise ValueError(f"{adapter}: this adapter has no relation matrix: it is without COBOT, or was folded.")
-    count = len(relation)
-    slots = [f"{'qv'[slot % 2]}{slot // 2}" for slot in range(count)] if config.method == "lora" else None
-    return plot_relation_matrix(relation, path, title=title, slots=slots)
+    return plot_relation_matrix(relation, path, title=title, slots=slot_names(config, len(relation)))
+
+
+def slot_names(config: AdapterConfig, count: int) -> list[str]:
+    """The names of an adapter's slots for COBOT, by block: q0, v0, q1, ... of LoRA; a0, m0, a1, ... of Houlsby's behind
+    attention and MLP; 0, 1, ... where a block has one.
+
+    Args:
+        config: of the adapter.
+        count: how many slots there are.
+    """
+    kinds = {"lora": ("q", "v"), "houlsby": ("a", "m")}.get(config.method, ("",))
+    blocks = count // len(kinds)
+    first = VARIANTS[config.variant].depth - blocks  # adapters are in the last blocks
+    return [f"{kind}{first + block}" for block in range(blocks) for kind in kinds]
 
 
 def _relations(plan: Plan) -> list[Path]:
@@ -111,7 +133,7 @@ def _relations(plan: Plan) -> list[Path]:
         if run.learning_rate is not None or run.seed != plan.study.seeds[0] or run.method not in plan.study.methods:
             continue
         adapter = plan.folder_of(run) / "last"
-        if plan.record(run) is None or not plan.settings(run).get("orchestrate", True):
+        if plan.record(run) is None or not is_orchestrated(plan.settings(run)):
             continue
         orchestration = read_adapter_config(adapter).orchestration
         if orchestration is not None and orchestration["relation"] == "learnable" and orchestration["coefficients"]:

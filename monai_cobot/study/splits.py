@@ -18,7 +18,7 @@ from monai_cobot.study.description import OF_DATASETS, Options
 
 __all__ = ["Patients", "divide_patients", "read_patients"]
 
-_OPENING = ("label", "preset", "max_cases", "validation_fraction")
+_OPENING = ("label", "preset", "max_cases", "training_cases", "validation_fraction")
 
 
 @dataclass(frozen=True)

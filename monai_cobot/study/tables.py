@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
 
@@ -16,16 +17,19 @@ from monai_cobot.study.splits import read_patients
 from monai_cobot.study.statistics import PairedTest, holm, paired_test, patient_scores
 
 __all__ = [
+    "Comparison",
     "ablation_tables",
     "cost_table",
     "main_table",
     "paired_tests",
     "rate_table",
-    "test_table",
+    "test_tables",
     "width_courses",
     "width_table",
+    "write_rates",
     "write_summary",
     "write_test_scores",
+    "write_tests",
 ]
 
 _NOTHING = "-"
@@ -43,6 +47,21 @@ _SUMMARY = (
     "adapter_bytes",
     "device",
 )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods on a data set, by their names in ``Plan.methods``.
+
+    Attributes:
+        dataset: the data set.
+        base: what the method is compared with.
+        method: the one that may be better.
+    """
+
+    dataset: str
+    base: str
+    method: str
 
 
 def main_table(plan: Plan) -> str:
@@ -101,39 +120,72 @@ def cost_table(plan: Plan) -> str:
     return render_table(header, [(name, *cells(name)) for name in plan.study.methods], markdown=True)
 
 
-def paired_tests(plan: Plan) -> dict[tuple[str, str], PairedTest]:
-    """(data set, method with COBOT) -> its comparison with its base, where all seeds of both are done."""
+def paired_tests(plan: Plan) -> dict[str, dict[Comparison, PairedTest]]:
+    """Title -> comparison -> its test, where all seeds of both methods are done; p is corrected within each title."""
     found = {}
-    for dataset in plan.study.datasets:
-        patients = read_patients(plan.patients[dataset].test)
-        for name in plan.study.methods:
-            base = base_of(plan.study.methods, name)
-            if base is None:
-                continue
-            sides = [plan.records(dataset, method) for method in (base, name)]
+    for title, comparisons in _comparisons(plan).items():
+        tests = {}
+        for comparison in comparisons:
+            patients = read_patients(plan.patients[comparison.dataset].test)
+            sides = [plan.records(comparison.dataset, name) for name in (comparison.base, comparison.method)]
             if all(len(records) == len(plan.study.seeds) for records in sides):
-                found[dataset, name] = paired_test(*(patient_scores(records, patients) for records in sides))
-    return dict(zip(found, holm(list(found.values())), strict=True))
+                tests[comparison] = paired_test(*(patient_scores(records, patients) for records in sides))
+        if tests:
+            found[title] = dict(zip(tests, holm(list(tests.values())), strict=True))
+    return found
 
 
-def test_table(plan: Plan) -> str | None:
-    """`paired_tests` as a table; None where there is none."""
-    rows = [
-        (
-            name,
-            dataset,
-            str(test.patients),
-            f"{100 * test.gain:+.2f}",
-            f"{test.better} / {test.worse}",
-            _p(test.p),
-            _p(test.p_adjusted),
-        )
-        for (dataset, name), test in paired_tests(plan).items()
-    ]
-    if not rows:
-        return None
-    header = ("method against its base", "data set", "patients", "gain, % DSC", "better / worse", "p", "p, corrected")
-    return render_table(header, rows, markdown=True, texts=2)
+def test_tables(plan: Plan) -> dict[str, str]:
+    """`paired_tests` as tables by title."""
+    header = ("method", "against", "data set", "patients", "gain, % DSC", "better / worse", "p", "p, corrected")
+    tables = {}
+    for title, tests in paired_tests(plan).items():
+        rows = [
+            (
+                comparison.method,
+                comparison.base,
+                comparison.dataset,
+                str(test.patients),
+                f"{100 * test.gain:+.2f}",
+                f"{test.better} / {test.worse}",
+                _p(test.p),
+                _p(test.p_adjusted),
+            )
+            for comparison, test in tests.items()
+        ]
+        tables[title] = render_table(header, rows, markdown=True, texts=3)
+    return tables
+
+
+def _comparisons(plan: Plan) -> dict[str, list[Comparison]]:
+    """What is tested, by title: the tests of a title are counted together."""
+    study = plan.study
+    bases = {name: base_of(study, plan.methods, name) for name in plan.methods}
+    found = {
+        "COBOT against its base": [
+            Comparison(dataset, base, name)
+            for dataset in study.datasets
+            for name in study.methods
+            if (base := bases[name]) is not None
+        ]
+    }
+    if study.ablation is not None:
+        tables = [rows for _, rows in ablation_rows(study, plan.methods).values()]
+        found["Tests of the ablation"] = [
+            Comparison(dataset, rows[0].method, row.method)
+            for dataset in study.ablation.datasets
+            for rows in tables
+            for row in rows[1:]
+        ]
+    if study.widths is not None:
+        found["Tests of the widths"] = [
+            Comparison(dataset, base, method)
+            for dataset in study.widths.datasets
+            for name in study.widths.of
+            for width in study.widths.values
+            if (base := bases[method := method_of_width(study, plan.methods, name, width)]) is not None
+        ]
+    return found
 
 
 def ablation_tables(plan: Plan) -> dict[str, str]:
@@ -157,7 +209,7 @@ def width_courses(plan: Plan) -> dict[str, dict[str, dict[int, list[float]]]]:
     for dataset in widths.datasets:
         for name in widths.of:
             for value in widths.values:
-                method = method_of_width(plan.study, plan.methods, name, value, plan.train_config)
+                method = method_of_width(plan.study, plan.methods, name, value)
                 if dice := _dice(plan.records(dataset, method)):
                     courses.setdefault(dataset, {}).setdefault(name, {})[value] = dice
     return courses
@@ -171,36 +223,71 @@ def width_table(plan: Plan) -> str | None:
     rows = []
     for name in widths.of:
         for value in widths.values:
-            method = method_of_width(plan.study, plan.methods, name, value, plan.train_config)
+            method = method_of_width(plan.study, plan.methods, name, value)
             rows.append((name, str(value), _parameters(plan, method), *_dice_cells(plan, method, widths.datasets)))
     return render_table(("method", "width", "parameters", *widths.datasets), rows, markdown=True)
 
 
 def write_summary(plan: Plan) -> Path:
-    """Write ``results.csv``: a line a method and data set, also of those that are varied."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_SUMMARY)
-    for dataset in plan.study.datasets:
-        for name in plan.methods:
-            if records := plan.records(dataset, name):
-                writer.writerow([dataset, name, *_summary(records)])
-    return write_atomically(plan.folder / "results.csv", text.getvalue().encode())
+    """Write ``results.csv``: a line a method and data set, also of those that are varied, and the average over data
+    sets of each method that has been on all.
+    """
+    rows = [
+        [dataset, name, *_summary(records)]
+        for dataset in plan.study.datasets
+        for name in plan.methods
+        if (records := plan.records(dataset, name))
+    ]
+    for name in plan.study.methods:
+        average = _average_dice(plan, name, list(plan.study.datasets))
+        if average is not None:
+            values = {"dataset": "average", "method": name, "dice_mean": f"{average:.6f}"}
+            rows.append([values.get(column, "") for column in _SUMMARY])
+    return _write_csv(plan.folder / "results.csv", _SUMMARY, rows)
+
+
+def write_tests(plan: Plan) -> Path:
+    """Write ``tests.csv``: every paired test, with the whole of its p."""
+    header = ("table", "dataset", "method", "base", "patients", "gain", "better", "worse", "p", "p_corrected")
+    rows = [
+        [
+            *(title, comparison.dataset, comparison.method, comparison.base, test.patients, f"{test.gain:.6f}"),
+            *(test.better, test.worse, test.p, test.p_adjusted),
+        ]
+        for title, tests in paired_tests(plan).items()
+        for comparison, test in tests.items()
+    ]
+    return _write_csv(plan.folder / "tests.csv", header, rows)
+
+
+def write_rates(plan: Plan) -> Path:
+    """Write ``rates.csv``: the DSC of each run that chooses a learning rate; without one where training diverged."""
+    rows = [
+        [run.dataset, run.method, run.learning_rate, run.seed, "" if (dice := record.dice()) is None else f"{dice:.6f}"]
+        for run in plan.runs
+        if run.learning_rate is not None and (record := plan.record(run)) is not None
+    ]
+    return _write_csv(plan.folder / "rates.csv", ("dataset", "method", "learning_rate", "seed", "dice"), rows)
 
 
 def write_test_scores(plan: Plan) -> Path:
     """Write ``scores.csv``: the DSC of each run, patient, case and label of the tests."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["dataset", "method", "seed", "patient", "case", "label", "dice"])
+    rows = []
     for run in plan.runs:
         record = plan.record(run)
         if run.learning_rate is not None or record is None:
             continue
         patients = read_patients(plan.patients[run.dataset].test)
         for case, label, dice in record.scores:
-            writer.writerow([run.dataset, run.method, run.seed, patients[case], case, label, f"{dice:.6f}"])
-    return write_atomically(plan.folder / "scores.csv", text.getvalue().encode())
+            rows.append([run.dataset, run.method, run.seed, patients[case], case, label, f"{dice:.6f}"])
+    header = ("dataset", "method", "seed", "patient", "case", "label", "dice")
+    return _write_csv(plan.folder / "scores.csv", header, rows)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return write_atomically(path, text.getvalue().encode())
 
 
 def _summary(records: Sequence[Record]) -> list[object]:
@@ -238,8 +325,14 @@ def _dice_cells(plan: Plan, method: str, datasets: Sequence[str]) -> list[str]:
 
 
 def _average(plan: Plan, method: str, datasets: Sequence[str]) -> str:
+    average = _average_dice(plan, method, datasets)
+    return _NOTHING if average is None else f"{100 * average:.1f}"
+
+
+def _average_dice(plan: Plan, method: str, datasets: Sequence[str]) -> float | None:
+    """The mean over data sets of the mean over seeds, in [0, 1]; None where one of them is missing."""
     found = [_dice(plan.records(dataset, method)) for dataset in datasets]
-    return f"{100 * fmean(fmean(dice) for dice in found):.1f}" if all(found) else _NOTHING
+    return fmean(fmean(dice) for dice in found) if all(found) else None
 
 
 def _parameters(plan: Plan, method: str) -> str:

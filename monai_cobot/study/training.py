@@ -19,7 +19,7 @@ from monai.bundle import ConfigWorkflow
 from monai_cobot.errors import describe_cause, root_cause
 from monai_cobot.files import read_json
 from monai_cobot.peft.io import WEIGHTS_FILE
-from monai_cobot.study.plan import NOT_TRAINED
+from monai_cobot.study.plan import NOT_TRAINED, ORDERS_FILE
 from monai_cobot.study.records import Record, claimed, read_record, write_failure, write_record
 
 __all__ = ["CLAIMED", "INTERRUPTED", "LOG_FILE", "do_run", "run_process"]
@@ -57,7 +57,7 @@ def do_run(folder: Path) -> int:
         if read_record(folder) is not None:
             return 0
         try:
-            write_record(folder, _run(read_json(folder / "run.json")))
+            write_record(folder, _run(read_json(folder / ORDERS_FILE)))
         except Exception as error:
             traceback.print_exc()
             write_failure(folder, describe_cause(error))

@@ -7,14 +7,14 @@ import time
 from monai_cobot.study import Run, run_study, write_report
 from monai_cobot.study.execution import _process_of
 from monai_cobot.study.plan import write_orders
-from monai_cobot.study.records import claimed, is_claimed
+from monai_cobot.study.records import Record, claimed, is_claimed, write_record
 from tests.study.conftest import LORA, LORA_COBOT
 
 
 def test_a_study_does_every_run_once_and_a_run_that_fails_does_not_stop_the_others(content, plan_of, capsys):
     content["methods"] = {
         "SAM": {"method": "freeze", "orchestrate": False},
-        "LoRA of a width that quaternions cannot have": LORA_COBOT | {"rank": 3},
+        "LoRA on no slice": LORA | {"min_foreground": 10_000},
         "LoRA + COBOT": LORA_COBOT,
     }
     content["options"] = content["options"] | {
@@ -24,7 +24,7 @@ def test_a_study_does_every_run_once_and_a_run_that_fails_does_not_stop_the_othe
     not_done = run_study(plan)
     reasons = set(not_done.values())
     assert len(not_done) == 4
-    assert any("divisible by 4" in reason for reason in reasons)
+    assert any("min_foreground" in reason for reason in reasons)
     assert any("its learning rate is not chosen" in reason for reason in reasons)
     good = [run for run in plan.runs if run.method in ("SAM", "LoRA + COBOT")]
     assert len(good) == 5
@@ -50,6 +50,25 @@ def test_a_study_does_every_run_once_and_a_run_that_fails_does_not_stop_the_othe
     again = plan_of(content | {"seeds": [0, 1], "learning_rate": {"rates": [1e-3, 1e30]}})
     assert len(run_study(again)) == 4
     assert [(plan.folder_of(run) / "result.json").stat().st_mtime_ns for run in good] == written
+
+
+def test_a_study_of_classes_without_prompts_is_done_and_goes_on_where_a_further_rate_is_better(content, plan_of):
+    content["options"] = content["options"] | {"head": "classes", "slices_per_epoch": 8}
+    content["methods"] = {"VPT": {"method": "vpt", "method_options": {"prompts": 5}}}
+    plan = plan_of(content | {"learning_rate": {"rates": [1e-9]}})
+    assert run_study(plan) == {}
+    (final,) = [run for run in plan.runs if run.learning_rate is None]
+    record = plan.record(final)
+    assert record.settings["learning_rate"] == 1e-9
+    assert {label for _, label, _ in record.scores} == {"liver"}
+    assert record.encoder_parameters == 8 * 5 * 192
+
+    better = Run("phantom", "VPT", 0, 1e-3)
+    plan = plan_of(content | {"learning_rate": {"rates": [1e-9, 1e-3]}})
+    write_record(plan.folder_of(better), Record(plan.settings(better), [("a", "liver", 1.0)]))
+    assert plan.record(final) is None
+    assert run_study(plan) == {}
+    assert plan.record(final).settings["learning_rate"] == 1e-3
 
 
 def test_a_run_that_was_killed_goes_on_from_its_last_epoch(content, plan_of):

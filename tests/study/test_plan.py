@@ -4,8 +4,8 @@ import pytest
 
 from monai_cobot.networks import build_sam
 from monai_cobot.peft import adapt, options_of
-from monai_cobot.study import Run
-from monai_cobot.study.plan import ablation_rows, base_of, method_of_width
+from monai_cobot.study import Run, Study
+from monai_cobot.study.plan import ablation_rows, base_of, method_of_width, write_orders
 from monai_cobot.study.records import Record, write_record
 from tests.study.conftest import LORA, LORA_COBOT
 
@@ -35,6 +35,61 @@ def test_runs_on_other_patients_are_not_put_beside_those_that_are_there(content,
     content["datasets"]["phantom"] |= {"max_cases": 4}
     with pytest.raises(ValueError, match="the patients of this data set are others than when the study began"):
         plan_of(content)
+
+
+def test_fewer_training_cases_leave_the_test_patients_as_they_are(content, plan_of):
+    whole = content["datasets"]["phantom"]
+    content["datasets"] |= {f"{count} cases": whole | {"training_cases": count} for count in (2, 4)}
+    plan = plan_of(content)
+    split = {name: json.loads(patients.test.read_text(encoding="utf-8")) for name, patients in plan.patients.items()}
+    assert split["2 cases"]["validation"] == split["4 cases"]["validation"] == split["phantom"]["validation"]
+    training = [split[name]["training"] for name in ("2 cases", "4 cases", "phantom")]
+    assert [len(cases) for cases in training] == [2, 4, 6]
+    assert set(training[0]) < set(training[1]) < set(training[2])
+    assert "training_cases" not in plan.options(Run("2 cases", "LoRA", 0))
+
+
+def test_a_method_can_be_kept_to_some_data_sets(content, plan_of):
+    content["datasets"]["other"] = content["datasets"]["phantom"]
+    content["methods"]["LoRA"] = LORA | {"datasets": ["other"]}
+    plan = plan_of(content)
+    assert {(run.dataset, run.method) for run in plan.runs} == {
+        ("phantom", "LoRA + COBOT"),
+        ("other", "LoRA"),
+        ("other", "LoRA + COBOT"),
+    }
+    assert "datasets" not in plan.options(Run("other", "LoRA", 0))
+    # what an ablation asks for comes in addition
+    plan = plan_of(content | {"ablation": {"of": "LoRA + COBOT", "datasets": ["phantom"]}})
+    assert Run("phantom", "LoRA", 0) in plan.runs
+
+
+def test_a_final_run_at_a_rate_that_is_no_longer_the_best_is_not_done(content, plan_of):
+    content["methods"] = {"LoRA": LORA}
+    plan = plan_of(content | {"learning_rate": {"rates": [1e-4]}})
+    final, tried = Run("phantom", "LoRA", 0), plan.choice_runs("phantom", "LoRA")
+    done(plan, tried[0], 0.5)
+    done(plan, final, 0.6)
+    write_orders(plan, final)
+    folder = plan.folder_of(final)
+    (folder / "checkpoint.pt").touch()
+    assert plan.record(final).dice() == 0.6
+
+    content |= {"learning_rate": {"rates": [1e-4, 1e-3]}}
+    for _ in range(2):  # also once another process, or an earlier call, has made the new choice
+        plan = plan_of(content)
+        (new,) = [run for run in plan.choice_runs("phantom", "LoRA") if run.learning_rate == 1e-3]
+        assert plan.record(final) is None
+        assert plan.records("phantom", "LoRA") == []
+        done(plan, new, 0.7)
+    assert plan.chosen_rate("phantom", "LoRA") == 1e-3
+    assert plan.record(final) is None
+
+    write_orders(plan, final)  # as it is done again: from its beginning, at the rate that is the best now
+    assert sorted(path.name for path in folder.iterdir() if path.name != "lock") == ["run.json"]
+    done(plan, final, 0.8)
+    write_orders(plan, final)
+    assert plan_of(content).record(final).dice() == 0.8
 
 
 def test_the_rate_with_the_best_mean_over_the_sweeps_seeds_is_chosen(content, plan_of):
@@ -92,11 +147,11 @@ def _cobot_parameters(options) -> int:
     return 0 if adapter.orchestrator is None else sum(part.numel() for part in adapter.orchestrator.parameters())
 
 
-def test_a_width_that_a_method_has_already_is_not_run_twice(content, plan_of, train_config):
-    content["methods"]["AdaptFormer"] = {"method": "adaptformer", "orchestrate": False}  # 16 wide, as the bundle has it
+def test_a_width_that_a_method_has_already_is_not_run_twice(content, plan_of):
+    content["methods"]["AdaptFormer"] = {"method": "adaptformer", "orchestrate": False}  # 16 wide by itself
     plan = plan_of(content | {"widths": {"of": ["LoRA", "AdaptFormer"], "values": [4, 16]}})
     named = {
-        (name, width): method_of_width(plan.study, plan.methods, name, width, train_config)
+        (name, width): method_of_width(plan.study, plan.methods, name, width)
         for name in ("LoRA", "AdaptFormer")
         for width in (4, 16)
     }
@@ -113,5 +168,28 @@ def test_the_base_of_a_method_is_the_same_without_cobot():
         "b": LORA_COBOT,
         "c": LORA_COBOT | {"method_options": {"relation": "fixed"}},
         "d": LORA_COBOT | {"rank": 8},
+        "e": LORA_COBOT | {"orchestration_factor": 1},
+        "f": {"method": "lora"},
+        "g": {"method": "bitfit"},
     }
-    assert {name: base_of(methods, name) for name in methods} == {"a": None, "b": "a", "c": "a", "d": None}
+    bases = {"a": None, "b": "a", "c": "a", "d": None, "e": "a", "f": "a", "g": None}
+    for options in ({}, {"orchestration_factor": 10, "method_options": {"hypercomplex": "linear"}}):
+        study = Study("of bases", {}, methods, (0,), options)
+        assert {name: base_of(study, methods, name) for name in methods} == bases
+
+
+def test_an_ablation_keeps_the_options_of_all_runs_and_trains_its_base_once(content, plan_of):
+    content["methods"] = {
+        "AdaptFormer": {"method": "adaptformer", "orchestrate": False},
+        "COBOT": {"method": "adaptformer", "method_options": {"dropout": 0.2}, "orchestration_factor": 3},
+    }
+    content["methods"]["AdaptFormer"]["method_options"] = {"dropout": 0.2}
+    content["options"] = content["options"] | {"method_options": {"scale": 0.5}}
+    plan = plan_of(content | {"ablation": {"of": "COBOT"}})
+    assert len(plan.methods) == 2 + 6
+    for run in plan.runs:
+        options = plan.options(run)["method_options"]
+        assert (options["scale"], options["dropout"]) == (0.5, 0.2)
+    fixed = plan.options(Run("phantom", "COBOT, fixed", 0))
+    assert fixed["method_options"] == {"scale": 0.5, "dropout": 0.2, "relation": "fixed"}
+    assert fixed["orchestration_factor"] == 3

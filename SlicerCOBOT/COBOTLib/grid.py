@@ -50,6 +50,11 @@ class VoxelBox:
         return cls((i0, j0, k0), (i1 + 1, j1 + 1, k1 + 1))
 
     @property
+    def corners(self) -> np.ndarray:
+        """(8, 3), the continuous indices of its corners: half a voxel beyond the centres of its outermost voxels."""
+        return corners_of(np.array(self.low) - 0.5, np.array(self.high) - 0.5)
+
+    @property
     def slices(self) -> tuple[slice, slice, slice]:
         """What picks the box out of an array (K, J, I) that begins at voxel (0, 0, 0)."""
         i, j, k = (slice(low, high) for low, high in zip(self.low, self.high, strict=True))
@@ -164,6 +169,11 @@ class VoxelMask:
         )
         return VoxelMask(box, self.array[box.within(self.box)].copy())
 
+    def shifted(self, offset: tuple[int, int, int]) -> VoxelMask:
+        """The same mask, so many voxels further along i, j and k."""
+        low, high = (tuple(map(int.__add__, corner, offset)) for corner in (self.box.low, self.box.high))
+        return VoxelMask(VoxelBox(low, high), self.array)
+
     def clipped(self, box: VoxelBox) -> VoxelMask | None:
         """What of it lies in a box; None where nothing does."""
         inside = self.box.intersection(box)
@@ -187,7 +197,7 @@ class VoxelMask:
 
 
 def resampled(mask: VoxelMask, source: Grid, target: Grid) -> VoxelMask | None:
-    """A mask on another grid: each voxel is what the mask says at its centre. Exact where the voxels coincide.
+    """A mask on another grid: each voxel is what the mask says at its centre. Where the voxels coincide, it is shifted.
 
     Args:
         mask: in the grid ``source``; what is outside its box is not in the mask.
@@ -197,27 +207,33 @@ def resampled(mask: VoxelMask, source: Grid, target: Grid) -> VoxelMask | None:
     Returns:
         the mask inside ``target``, cropped; None where it holds no voxel.
     """
+    offset = source.offset_in(target)
+    if offset is not None:
+        shifted = mask.shifted(offset).clipped(target.box)
+        return None if shifted is None else shifted.cropped()
     cropped = mask.cropped()
     if cropped is None:
         return None
-    corners = corners_of(np.array(cropped.box.low) - 0.5, np.array(cropped.box.high) - 0.5)
-    around = target.to_ijk(source.to_ras(corners))
+    around = target.to_ijk(source.to_ras(cropped.box.corners))
     low, high = np.floor(around.min(axis=0)).astype(int), np.ceil(around.max(axis=0)).astype(int) + 1
     box = VoxelBox(tuple(low.tolist()), tuple(high.tolist())).intersection(target.box)
     if box is None:
         return None
     between = np.linalg.inv(source.ijk_to_ras) @ target.ijk_to_ras
-    k, j, i = np.ogrid[tuple(slice(low, high) for low, high in zip(box.low[::-1], box.high[::-1], strict=True))]
-    inside = np.ones(box.shape, dtype=bool)
-    indices = []
-    for axis in range(3):
-        place = between[axis, 0] * i + between[axis, 1] * j + between[axis, 2] * k + between[axis, 3]
-        # rounded first: where voxels coincide, a centre must not fall to the neighbour by the last digit
-        index = np.floor(np.round(place, 6) + 0.5).astype(int) - cropped.box.low[axis]
-        inside &= (index >= 0) & (index < cropped.box.high[axis] - cropped.box.low[axis])
-        indices.append(index)
-    inside[inside] = cropped.array[tuple(index[inside] for index in reversed(indices))]
-    return VoxelMask(box, inside).cropped()
+    j, i = np.ogrid[box.slices[1:]]
+    found = np.empty(box.shape, dtype=bool)
+    for number, k in enumerate(range(box.low[2], box.high[2])):  # the memory of a slice is enough
+        inside = np.ones(box.shape[1:], dtype=bool)
+        indices = []
+        for axis in range(3):
+            place = between[axis, 0] * i + between[axis, 1] * j + between[axis, 2] * k + between[axis, 3]
+            # rounded first: where voxels coincide, a centre must not fall to the neighbour by the last digit
+            index = np.floor(np.round(place, 6) + 0.5).astype(int) - cropped.box.low[axis]
+            inside &= (index >= 0) & (index < cropped.box.high[axis] - cropped.box.low[axis])
+            indices.append(index)
+        inside[inside] = cropped.array[tuple(index[inside] for index in reversed(indices))]
+        found[number] = inside
+    return VoxelMask(box, found).cropped()
 
 
 def transformed(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

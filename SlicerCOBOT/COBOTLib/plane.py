@@ -102,12 +102,16 @@ def paint_plane(mask: VoxelMask, plane: Grid, grid: Grid) -> VoxelMask | None:
     to_plane = np.linalg.inv(plane.ijk_to_ras) @ grid.ijk_to_ras
     # how far from its centre a voxel reaches along the plane's normal, in pixels of the plane
     reach = np.abs(to_plane[2, :3]).sum() / 2
-    k, j, i = np.ogrid[tuple(slice(low, high) for low, high in zip(box.low[::-1], box.high[::-1], strict=True))]
-    x, y, z = (
-        to_plane[row, 0] * i + to_plane[row, 1] * j + to_plane[row, 2] * k + to_plane[row, 3] for row in range(3)
-    )
-    column, row = np.floor(x + 0.5).astype(int), np.floor(y + 0.5).astype(int)
     (i0, j0, _), (i1, j1, _) = cropped.box.low, cropped.box.high
-    painted = (z >= -reach) & (z < reach) & (column >= i0) & (column < i1) & (row >= j0) & (row < j1)
-    painted[painted] = cropped.array[0, row[painted] - j0, column[painted] - i0]
+    j, i = np.ogrid[box.slices[1:]]
+    painted = np.zeros(box.shape, dtype=bool)
+    for number, k in enumerate(range(box.low[2], box.high[2])):  # the memory of a slice is enough
+        z = to_plane[2, 0] * i + to_plane[2, 1] * j + to_plane[2, 2] * k + to_plane[2, 3]
+        near = np.nonzero((z >= -reach) & (z < reach))
+        places = np.stack([near[1] + box.low[0], near[0] + box.low[1], np.full(len(near[0]), k)], axis=1)
+        column, row, _ = np.floor(transformed(to_plane, places) + 0.5).astype(int).T
+        inside = (column >= i0) & (column < i1) & (row >= j0) & (row < j1)
+        found = np.zeros(len(inside), dtype=bool)
+        found[inside] = cropped.array[0, row[inside] - j0, column[inside] - i0]
+        painted[number][near] = found
     return VoxelMask(box, painted).cropped()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .geometry import array_from_matrix, grid_of, matrix_from_array, node_to_world
-from .grid import Grid, VoxelBox, VoxelMask, corners_of, resampled
+from .grid import Grid, VoxelBox, VoxelMask, resampled
 
 _LABELMAP = "Binary labelmap"
 _SURFACE = "Closed surface"
@@ -206,14 +206,7 @@ class SegmentWriter:
         box = self._extent(segment_id)
         if box is None:
             return None
-        mask = VoxelMask(box, self._read(segment_id, box))
-        target = grid_of(self._volume_node)
-        source = self._grid()
-        offset = source.offset_in(target)
-        if offset is None:
-            return resampled(mask, source, target)
-        cropped = _shifted(mask, offset).clipped(target.box)
-        return None if cropped is None else cropped.cropped()
+        return resampled(VoxelMask(box, self._read(segment_id, box)), self._grid(), grid_of(self._volume_node))
 
     # --- grids
 
@@ -240,17 +233,14 @@ class SegmentWriter:
         if cropped is None:
             return None
         own = self._grid()
-        offset = volume.offset_in(own)
-        if offset is not None:
-            return _shifted(cropped, offset)
         # a grid that is large enough for the mask, wherever the labelmaps begin and end
-        corners = own.to_ijk(volume.to_ras(_corners(cropped.box)))
+        corners = own.to_ijk(volume.to_ras(cropped.box.corners))
         start = np.floor(corners.min(axis=0)).astype(int) - 1
         dimensions = tuple((np.ceil(corners.max(axis=0)).astype(int) + 2 - start).tolist())
         shift = np.eye(4)
         shift[:3, 3] = start
         moved = resampled(cropped, volume, Grid(own.ijk_to_ras @ shift, dimensions))
-        return None if moved is None else _shifted(moved, tuple(start.tolist()))
+        return None if moved is None else moved.shifted(tuple(start.tolist()))
 
     # --- segments
 
@@ -408,12 +398,3 @@ def _values_in(layer: Any, mask: VoxelMask) -> set[int]:
         values.add(int(left[0]))
         left = left[left != left[0]]
     return values
-
-
-def _shifted(mask: VoxelMask, offset: tuple[int, int, int]) -> VoxelMask:
-    low, high = (tuple(map(int.__add__, corner, offset)) for corner in (mask.box.low, mask.box.high))
-    return VoxelMask(VoxelBox(low, high), mask.array)
-
-
-def _corners(box: VoxelBox) -> np.ndarray:
-    return corners_of(np.array(box.low) - 0.5, np.array(box.high) - 0.5)

@@ -20,6 +20,9 @@ from .plane import cut_plane, paint_plane
 from .prompts import Prompt, PropagationPrompt, SlicePrompt
 from .segmentation import Edit, Overwrite, SegmentationError, SegmentWriter
 
+# As `monai_cobot.inferers.VolumeSession` bounds the masks that it keeps for undo.
+_UNDO_BYTES = 500_000_000
+
 
 class SessionError(RuntimeError):
     """A session that cannot do what it was asked now, with the reason and what to do."""
@@ -63,8 +66,10 @@ class Session:
 
     A prompt for the object at hand replaces what earlier ones found in the same slice; propagation replaces all but the
     slices that it starts from; a 3D box, and a box in an oblique view, replace all of it. A prompt that finds nothing
-    changes nothing. What the user erased from the object by hand stays erased. ``accept`` ends the object, and the next
-    prompt begins another. Where the volume or the segmentation is removed from the scene, the session closes.
+    changes nothing. Later prompts leave erased what the user erased from the object by hand; ``undo`` and ``redo`` put a
+    mask back as it was found, with what was erased of it since. The oldest steps are forgotten where the masks of all
+    would take more than 500 MB. ``accept`` ends the object, and the next prompt begins another. Where the volume or the
+    segmentation is removed from the scene, the session closes.
 
     Args:
         volume_node: what is segmented.
@@ -274,6 +279,8 @@ class Session:
         self._undo.append(_Step(before, after, made))
         self._redo.clear()
         self._object = after
+        while len(self._undo) > 1 and _nbytes(self._undo) > _UNDO_BYTES:
+            del self._undo[0]
 
     def _rewritten(
         self, before: SegmentedObject | None, segment_id: str, whole: VoxelMask, overwrite: Overwrite
@@ -363,6 +370,13 @@ class Session:
 
 def _digest(grid: Grid) -> str:
     return hashlib.sha256(np.round(grid.ijk_to_ras, 6).tobytes()).hexdigest()[:16]
+
+
+def _nbytes(steps: list[_Step]) -> int:
+    """Memory of the masks of some steps, each counted once however many steps hold it."""
+    items = (item for step in steps for item in (step.before, step.after) if item is not None)
+    masks = (mask for item in items for mask in (item.mask, item.edit.added, *item.edit.taken.values()))
+    return sum({id(mask.array): mask.array.nbytes for mask in masks if mask is not None}.values())
 
 
 def _united(a: VoxelMask | None, b: VoxelMask | None) -> VoxelMask | None:

@@ -1,8 +1,9 @@
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
-from COBOTLib.grid import Grid, VoxelBox, VoxelMask
+from COBOTLib.grid import Grid, VoxelBox, VoxelMask, resampled
 
 
 def test_a_box_picks_the_same_voxels_in_slicer_s_index_order_and_in_vtk_s():
@@ -70,3 +71,15 @@ def test_grids_whose_voxels_coincide_are_told_from_those_that_are_a_fraction_apa
     part[0, 3] += 0.1
     assert Grid(part, (3, 3, 3)).offset_in(whole) is None
     assert Grid(ijk_to_ras @ np.diag([1, 1, 1.01, 1]), (20, 20, 20)).offset_in(whole) is None
+
+
+def test_resampling_takes_the_memory_of_the_voxels_as_a_mask_not_as_numbers():
+    fine, coarse = Grid(np.diag([0.7, 0.7, 0.7, 1.0]), (120, 120, 120)), Grid(np.eye(4), (84, 84, 84))
+    box = VoxelBox((10, 10, 10), (110, 110, 110))
+    mask = VoxelMask(box, np.ones(box.shape, bool))
+    tracemalloc.start()
+    moved = resampled(mask, fine, coarse)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert moved.box == VoxelBox((7, 7, 7), (77, 77, 77))
+    assert most < 3 * 120**3

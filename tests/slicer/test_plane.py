@@ -1,7 +1,9 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from COBOTLib.geometry import GeometryError, grid_of, rectangle_in_view, voxels_inside
-from COBOTLib.grid import VoxelBox, VoxelMask
+from COBOTLib.grid import Grid, VoxelBox, VoxelMask
 from COBOTLib.plane import cut_plane, paint_plane, plane_grid
 from spaces import AXIAL, OBLIQUE, SPACES, rotation, space
 
@@ -91,6 +93,19 @@ def test_a_mask_painted_from_an_oblique_plane_is_seen_there_without_holes(add_vo
     # and nothing is painted that the plane does not go through
     heights = np.abs((voxel_centres(grid)[whole] - middle_of(grid)) @ directions[:, 2])
     assert heights.max() <= np.linalg.norm(grid.spacing) / 2 + 1e-6
+
+
+def test_painting_a_plane_takes_the_memory_of_the_voxels_as_a_mask_not_as_numbers():
+    grid = Grid(np.eye(4), (90, 90, 90))
+    directions = space(rotation((1, 1, 0), 40), (1, 1, 1), (-10, -10, 45))
+    plane = Grid(directions, (120, 120, 1))
+    mask = VoxelMask(plane.box, np.ones(plane.box.shape, bool))
+    tracemalloc.start()
+    painted = paint_plane(mask, plane, grid)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert painted.array.any()
+    assert most < 4 * 90**3
 
 
 def test_a_box_drawn_in_an_oblique_view_has_the_pixels_under_it(add_volume, add_roi, add_view):

@@ -272,6 +272,20 @@ def test_undo_and_redo_walk_through_prompts_also_of_objects_that_were_accepted(s
     assert not session.redo()
 
 
+def test_the_oldest_steps_are_forgotten_where_undo_would_take_too_much_memory(session, run, monkeypatch):
+    run(SlicePrompt(2, 5, BOX))
+    monkeypatch.setattr("COBOTLib.session._UNDO_BYTES", 4 * session.object.mask.array.nbytes)
+    for k in (4, 5, 6, 7):
+        before = whole(session, session.object.edit.segment_id)
+        run(SlicePrompt(2, k, VoxelBox((2, 3, k), (14, 12, k + 1))))
+    segment = session.object.edit.segment_id
+    assert session.undo()
+    assert (whole(session, segment) == before).all()
+    while session.undo():
+        pass
+    assert whole(session, segment).any()  # what the forgotten steps found stays
+
+
 def test_a_prompt_after_undo_forgets_what_was_undone(session, run):
     run(SlicePrompt(2, 5, BOX))
     session.undo()

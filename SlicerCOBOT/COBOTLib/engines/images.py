@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..grid import Grid, VoxelBox, VoxelMask, resampled
+from ..grid import Grid, VoxelMask, resampled
 
 # Between the world of Slicer and NIfTI (right, anterior, superior) and that of ITK (left, posterior, superior).
 _FLIP_WORLD = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -65,15 +65,7 @@ def mask_from_file(content: bytes, suffix: str, grid: Grid) -> VoxelMask | None:
     lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     lps[:3, 3] = image.GetOrigin()
     own = Grid(_FLIP_WORLD @ lps, image.GetSize())
-    mask = VoxelMask(own.box, sitk.GetArrayViewFromImage(image) != 0)
-    offset = own.offset_in(grid)
-    if offset is None:
-        return resampled(mask, own, grid)
-    cropped = mask.cropped()
-    if cropped is None:
-        return None
-    low, high = (tuple(map(int.__add__, corner, offset)) for corner in (cropped.box.low, cropped.box.high))
-    return VoxelMask(VoxelBox(low, high), cropped.array).clipped(grid.box)
+    return resampled(VoxelMask(own.box, sitk.GetArrayViewFromImage(image) != 0), own, grid)
 
 
 def _last_line(error: Exception) -> str:

@@ -31,7 +31,7 @@ def _name(item: Callable[..., Any]) -> str:
 
 def _flat(transforms: Iterable[Callable[..., Any]]) -> Iterable[Callable[..., Any]]:
     for item in transforms:
-        if isinstance(item, Compose):
+        if type(item) is Compose:  # those derived from it choose among their transforms or order them at random
             yield from _flat(item.transforms)
         else:
             yield item

@@ -3,7 +3,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.transforms import Compose, Lambdad, OneOf, RandFlipd, RandGaussianNoise, RandScaleIntensityd
+from monai.transforms import (
+    Compose,
+    GaussianSmoothd,
+    Lambdad,
+    MedianSmoothd,
+    OneOf,
+    RandFlipd,
+    RandGaussianNoise,
+    RandomOrder,
+    RandScaleIntensityd,
+    SomeOf,
+)
 from torch import Tensor, nn
 
 from monai_cobot.data import FeatureCache, image_digest
@@ -13,6 +24,7 @@ from monai_cobot.peft import Adapter, adapt
 from monai_cobot.transforms import RandJitterBoxd, ResizeLongestSided
 
 BOXES = torch.tensor([[5.0, 5, 40, 30], [0, 10, 60, 50], [20, 20, 44, 60]])
+SMOOTHINGS = [GaussianSmoothd("image", sigma=1.0), MedianSmoothd("image", radius=1)]
 RECIPE = Compose([ResizeLongestSided(64), RandJitterBoxd(max_jitter=5)])
 
 
@@ -164,7 +176,7 @@ def test_it_is_off_where_the_first_block_is_trained_and_where_nothing_may_be_kep
     [
         RandFlipd(keys=["image", "label"], prob=0.5),
         Compose([RandScaleIntensityd(keys="image", factors=0.1)]),
-        OneOf([RandScaleIntensityd(keys="image", factors=0.1), RandFlipd(keys="label")]),
+        *(chosen(SMOOTHINGS) for chosen in (OneOf, SomeOf, RandomOrder)),
         Lambdad(keys="image", func=lambda image: image + torch.rand(1)),
         brighten,
         RandGaussianNoise(),

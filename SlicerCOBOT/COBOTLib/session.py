@@ -66,8 +66,8 @@ class Session:
 
     A prompt for the object at hand replaces what earlier ones found in the same slice; propagation replaces all but the
     slices that it starts from; a 3D box, and a box in an oblique view, replace all of it. A prompt that finds nothing
-    changes nothing. Later prompts leave erased what the user erased from the object by hand; ``undo`` and ``redo`` put a
-    mask back as it was found, with what was erased of it since. The oldest steps are forgotten where the masks of all
+    changes nothing. Later prompts leave erased what the user erased from the object by hand; ``undo`` and ``redo`` put
+    a mask back as it was found, with what was erased of it since. The oldest steps are forgotten where the masks of all
     would take more than 500 MB. ``accept`` ends the object, and the next prompt begins another. Where the volume or the
     segmentation is removed from the scene, the session closes.
 

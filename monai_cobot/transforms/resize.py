@@ -80,5 +80,5 @@ class ResizeLongestSided(Transform):
             result[self.mask_key] = self.resize.mask(result[self.mask_key])
         if self.box_key in result:
             result[self.box_key] = self.resize.box(result[self.box_key], tuple(image.shape[-2:]))
-            result["resized_shape"] = resized_shape(*image.shape[-2:], self.resize.size)
+            result["resized_shape"] = resized_shape(image.shape[-2], image.shape[-1], self.resize.size)
         return result

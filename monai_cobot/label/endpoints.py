@@ -17,10 +17,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
+import anyio.to_thread
 from fastapi import APIRouter, Body, Depends, FastAPI, File, Form, HTTPException, Request, UploadFile
 from fastapi.background import BackgroundTasks
 from fastapi.concurrency import run_in_threadpool
@@ -56,6 +58,7 @@ _User = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))]
 _Annotator = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))]
 _Admin = Annotated[User, Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]
 
+_MOST_LONG_WORK = 40
 _OF_THE_ADDRESS = ("image", "model", "session", "session_id", "description")
 
 
@@ -262,9 +265,15 @@ async def _while_listening(http: Request, work: Callable[..., Any], *arguments: 
     CANCEL.set(token)
     watching = asyncio.create_task(_cancel_when_gone(http, token))
     try:
-        return await run_in_threadpool(work, *arguments)
+        return await anyio.to_thread.run_sync(work, *arguments, limiter=_long_work())
     finally:
         watching.cancel()
+
+
+@cache
+def _long_work() -> anyio.CapacityLimiter:
+    """Threads of their own for what may wait for others, so that all else is answered meanwhile."""
+    return anyio.CapacityLimiter(_MOST_LONG_WORK)
 
 
 async def _cancel_when_gone(http: Request, token: CancelToken) -> None:

@@ -12,21 +12,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import SimpleITK as sitk
 from fastapi import HTTPException
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
 
-from monai_cobot.data import read_volume
+from monai_cobot.data import read_volume, without_ending
 from monai_cobot.data.cases import Case, CaseError, MaskFile, check_same_grid, load_case
-from monai_cobot.files import stamp_of, write_atomically
+from monai_cobot.files import stamp_of, write_atomically, written_beside
 from monai_cobot.label.training import LabelledImage
 
-__all__ = ["Studies", "labelled_images"]
+__all__ = ["Studies", "for_several_threads", "labelled_images"]
 
 logger = logging.getLogger(__name__)
 
@@ -154,16 +156,65 @@ class Studies(LocalDatastore):
             self._config_ts = os.stat(self._datastore_config_path).st_mtime
 
 
-def labelled_images(studies: LocalDatastore) -> list[LabelledImage]:
-    """The images with a final label, by name."""
+_Store = TypeVar("_Store", bound=Datastore)
+
+
+def for_several_threads(studies: _Store) -> _Store:
+    """Let one thread at a time use a datastore of MONAI Label's, which asks each from one thread alone.
+
+    Two threads that ask for the same image of a DICOM server would otherwise both download it into one folder, and
+    what it keeps of the server's answers is not made for threads either.
+
+    Returns:
+        The same datastore.
+    """
+    guard = threading.RLock()
+    for name in dir(Datastore):
+        if not name.startswith("_") and callable(method := getattr(studies, name)):
+            setattr(studies, name, _guarded_by(guard, method))
+    return studies
+
+
+def _guarded_by(guard: AbstractContextManager[Any], method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        with guard:
+            return method(*args, **kwargs)
+
+    return guarded
+
+
+def labelled_images(studies: Datastore) -> list[LabelledImage]:
+    """The images with a final label, by name. Those of a DICOM server are downloaded."""
     found = []
-    for image_id in sorted(studies.get_labeled_images()):
-        image, label = studies.get_image_uri(image_id), studies.get_label_uri(image_id, "final")
+    for image_id, image, label in sorted(_pairs(studies)):
         info = studies.get_label_info(image_id, "final")
         if not (os.path.exists(image) and os.path.exists(label)):  # deleted, and the studies were not looked at since
             continue
         found.append(LabelledImage(image_id, image, label, _values(info.get("label_info")), stamp_of(image, label)))
     return found
+
+
+def _pairs(studies: Datastore) -> list[tuple[str, str, str]]:
+    """Name, image and label."""
+    if isinstance(studies, Studies):
+        names = studies.get_labeled_images()
+        return [(name, studies.get_image_uri(name), studies.get_label_uri(name, "final")) for name in names]
+    # on a DICOM server a label has the name of its own series, which only this call knows
+    pairs = [(pair["image"], pair["label"]) for pair in studies.datalist()]
+    for image, label in pairs:
+        _put_on_grid(Path(label), Path(image))
+    return [(without_ending(Path(image).name), image, label) for image, label in pairs]
+
+
+def _put_on_grid(label: Path, image: Path) -> None:
+    """A DICOM segmentation leaves empty slices out, and MONAI Label makes a smaller label of it."""
+    if not (label.exists() and image.exists()):
+        return
+    mask, like = sitk.ReadImage(str(label)), sitk.ReadImage(str(image))
+    if mask.GetSize() != like.GetSize():
+        with written_beside(label) as beside:
+            sitk.WriteImage(sitk.Resample(mask, like, sitk.Transform(), sitk.sitkNearestNeighbor), str(beside))
 
 
 def _values(label_info: Any) -> dict[str, int]:

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_server import save_series
 
 import monai_cobot
 from monai_cobot.inferers import AdapterShelf, Point, Region, VolumeSession, region_from_source
@@ -129,6 +130,19 @@ def test_an_image_is_segmented_by_its_name_from_a_session_or_as_it_is_sent(serve
         reply = server.ask("POST", "/infer/ball?output=image", data=params, files={"file": ("a.nii.gz", file)})
     found = nib.Nifti1Image.from_bytes(gzip.decompress(reply.content))
     assert (np.asarray(found.dataobj) == expected).all()
+
+
+def test_a_dicom_series_in_a_session_is_segmented_on_its_grid(server, shelf: AdapterShelf, tmp_path):
+    image = np.asarray(nib.load(server.studies / "ball_0.nii.gz").dataobj)
+    save_series(tmp_path / "series", image.transpose(2, 1, 0), 0)
+    files = [("files", (path.name, path.read_bytes())) for path in sorted((tmp_path / "series").iterdir())]
+    reply = server.ask("PUT", "/session/", files=files)
+    assert reply.status_code == 200, reply.text
+    found = server.mask("ball", BALL, "", session_id=reply.json()["session_id"])
+    with VolumeSession(tmp_path / "series", shelf.load(server.adapters / "ball"), look_ahead=False) as session:
+        session.segment_slice("axial", 6, (4, 9, 21, 22))
+        assert session.mask(1).any()
+        assert (found == session.mask(1)).all()
 
 
 def test_slicers_own_module_gets_masks_for_its_roi_and_points(server, tmp_path):

@@ -1,5 +1,6 @@
 """What MONAI Label calls, without a server."""
 
+import asyncio
 import threading
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from monai_cobot.inferers import CancelToken, EmbeddingCache
 from monai_cobot.label.models import Models
+from monai_cobot.label.server import accept_pydicom_3
 
 
 class _Images:
@@ -61,6 +63,30 @@ def test_choosing_what_to_label_next_waits_for_those_who_wait_for_a_mask(choose)
         assert not found
     choosing.join(60)
     assert found[0]["id"].startswith("ball_")
+
+
+def test_however_many_wait_for_their_masks_all_else_is_answered(monailabel):
+    accept_pydicom_3()
+    from fastapi.concurrency import run_in_threadpool
+
+    from monai_cobot.label.endpoints import _while_listening
+
+    go_on = threading.Event()
+
+    class Client:
+        async def is_disconnected(self) -> bool:
+            return False
+
+    async def ask() -> str:
+        waiting = [asyncio.create_task(_while_listening(Client(), go_on.wait, 60)) for _ in range(60)]
+        await asyncio.sleep(0.5)  # all threads for masks are in use
+        try:
+            return await asyncio.wait_for(run_in_threadpool(lambda: "here I am"), 20)
+        finally:
+            go_on.set()
+            await asyncio.gather(*waiting)
+
+    assert asyncio.run(ask()) == "here I am"
 
 
 def test_someone_waits_for_a_mask_as_long_as_it_is_made(monailabel, balls, tmp_path, monkeypatch):

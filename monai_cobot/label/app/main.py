@@ -25,7 +25,7 @@ from monai_cobot.inferers import EmbeddingCache
 from monai_cobot.label.models import Models
 from monai_cobot.label.prompts import PROTOCOL
 from monai_cobot.label.server import Settings
-from monai_cobot.label.studies import Studies, labelled_images
+from monai_cobot.label.studies import Studies, for_several_threads, labelled_images
 from monai_cobot.label.tasks import FOLDER, AdapterInference, AdapterTraining, UncertaintyStrategy
 from monai_cobot.label.training import Orders
 from monai_cobot.label.volumes import OpenVolumes
@@ -79,7 +79,7 @@ class CobotApp(MONAILabelApp):
     def init_datastore(self) -> Datastore:
         """The folder of studies, or MONAI Label's own access to a DICOM server."""
         if self.studies.startswith(("http://", "https://")):
-            return super().init_datastore()
+            return for_several_threads(super().init_datastore())
         return Studies(
             self.studies,
             settings.MONAI_LABEL_DATASTORE_FILE_EXT,

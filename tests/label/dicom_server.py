@@ -1,0 +1,105 @@
+"""A small DICOM server: what MONAI Label asks of DICOMweb, of files in a folder."""
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pydicom
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+BOUNDARY = b"between"
+
+
+def save_series(folder: Path, array: np.ndarray, number: int) -> str:
+    """Writes (K, J, I) int16 as a CT series, 1 mm by 1 mm by 3 mm, into a folder; returns its UID."""
+    folder.mkdir(parents=True)
+    study, series, frame = generate_uid(), generate_uid(), generate_uid()
+    for index, plane in enumerate(array):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+        image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = study, series, frame
+        image.PatientID, image.PatientName, image.PatientBirthDate, image.PatientSex = str(number), "Ball", "", ""
+        image.StudyID, image.StudyDate, image.StudyTime, image.AccessionNumber = "1", "20200101", "120000", ""
+        image.Modality, image.SeriesNumber, image.InstanceNumber = "CT", 1, index + 1
+        image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, 3 * index], [1, 0, 0, 0, 1, 0]
+        image.PixelSpacing, image.SliceThickness, image.Manufacturer = [1, 1], 3, ""
+        image.Rows, image.Columns, image.SamplesPerPixel = *plane.shape, 1
+        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 1
+        image.PhotometricInterpretation, image.PixelData = "MONOCHROME2", plane.astype("<i2").tobytes()
+        image.save_as(folder / f"{index:02}.dcm", enforce_file_format=True)
+    return series
+
+
+@contextmanager
+def dicom_server(folder: Path, seconds: float = 0) -> Iterator[tuple[str, list[str]]]:
+    """Serves the DICOM files below a folder, each series after so many seconds.
+
+    Yields:
+        The address, and the series that were asked for, as they are asked.
+    """
+    files = [pydicom.dcmread(path) for path in sorted(folder.rglob("*.dcm"))]
+    downloaded: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            address = urlsplit(self.path)
+            parts, asked = address.path.strip("/").split("/"), parse_qs(address.query)
+            if parts == ["series"]:  # QIDO
+                wanted = {name: asked[name][0] for name in ("Modality", "SeriesInstanceUID") if name in asked}
+                found = {of.SeriesInstanceUID: of for of in files if all(of[n].value == v for n, v in wanted.items())}
+                names = ("StudyInstanceUID", "SeriesInstanceUID", "Modality", "PatientID", "StudyDate", "StudyTime")
+                self.tell([pick(of, names) for of in found.values()])
+                return
+            instances = [of for of in files if parts[1] == of.StudyInstanceUID and parts[3] == of.SeriesInstanceUID]
+            if parts[4:] == ["metadata"]:  # WADO
+                self.tell([pick(of, [n for n in of.dir() if n != "PixelData"]) for of in instances])
+                return
+            downloaded.append(parts[3])
+            time.sleep(seconds)
+            body = b""
+            for instance in instances:
+                written = io.BytesIO()
+                instance.save_as(written)
+                body += b"--" + BOUNDARY + b"\r\nContent-Type: application/dicom\r\n\r\n" + written.getvalue() + b"\r\n"
+            kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY.decode()}'
+            self.answer(body + b"--" + BOUNDARY + b"--\r\n", kind)
+
+        def tell(self, datasets: list[pydicom.Dataset]) -> None:
+            found = "[" + ",".join(of.to_json() for of in datasets) + "]"
+            self.answer(found.encode(), "application/dicom+json")
+
+        def answer(self, body: bytes, kind: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", downloaded
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def pick(dataset: pydicom.Dataset, names: list[str] | tuple[str, ...]) -> pydicom.Dataset:
+    picked = pydicom.Dataset()
+    for name in names:
+        if name in dataset:
+            picked[name] = dataset[name]
+    return picked

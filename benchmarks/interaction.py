@@ -1,4 +1,5 @@
-"""How long a user waits: a box on a slice that was seen before, on a new slice, a 3D box of 32 slices, another adapter.
+"""How long a user waits: a box on a slice that was seen before, on a new slice, a 3D box of 32 slices, another adapter,
+and a point that corrects a slice of the 3D mask.
 
 python benchmarks/interaction.py --sam_variant vit_mini
 python benchmarks/interaction.py --sam_variant vit_b --sam_checkpoint sam_vit_b_01ec64.pth
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 
 from monai_cobot.data import volume_from_array
-from monai_cobot.inferers import AdapterShelf, EmbeddingCache, Region, VolumeSession
+from monai_cobot.inferers import AdapterShelf, EmbeddingCache, Point, Region, VolumeSession
 from monai_cobot.networks import build_sam
 from monai_cobot.networks.backends import BACKENDS
 from monai_cobot.peft import adapt, save_adapter
@@ -61,6 +62,9 @@ def main() -> None:
         new = [timed(lambda n=n: session.segment_slice("axial", n, BOX)) for n in range(1, 1 + min(5, options.repeats))]
         region = Region((120, 140, 40), (380, 330, 40 + options.slices))
         whole = timed(lambda: session.segment_region(region, label=2))
+        middle = 40 + options.slices // 2
+        clicks = [Point(250 + number, 235) for number in range(options.repeats)]
+        corrected = [timed(lambda click=click: session.add_point("axial", middle, click, label=2)) for click in clicks]
         switches = switch_adapters(session, shelf)
     over_http: tuple[float, ...] = ()
     if options.over_http:
@@ -74,6 +78,7 @@ def main() -> None:
         "box, new slice": median(new),
         f"3D box of {options.slices} new slices": whole,
         "another adapter, from disk": median(switches),
+        "a point in a slice of the 3D mask": median(corrected),
     }
     print("| a slice of 512 x 512 | ms | ms over HTTP |\n| --- | --: | --: |")
     for (name, here), there in zip_longest(rows.items(), over_http, fillvalue=""):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean, median
 
@@ -88,12 +89,16 @@ def segment_in_all_ways(
     with VolumeSession(loaded.image, model, preset, look_ahead=False) as session:
         for index, box in boxes.items():
             session.segment_slice(axis, index, box, label=1)
-        session.propagate(axis, three, label=2)
-        session.propagate(axis, three, label=3, fuse=True)
+        for label, fuse in ((2, False), (3, True)):
+            with suppress(ValueError):  # the model finds nothing in the boxes, which are good ones: a DSC of 0
+                session.propagate(axis, three, label=label, fuse=fuse)
         session.segment_region(region, label=4, axes=(axis,))
         session.segment_region(region, label=5, axes=SLICE_AXES)
-        masks = {way: session.lps_mask(label) for label, way in enumerate(WAYS, start=1)}
-        drawn = session.objects[2].prompts
+        masks = {
+            way: session.lps_mask(label) if label in session.objects else np.zeros_like(truth)
+            for label, way in enumerate(WAYS, start=1)
+        }
+        drawn = session.objects[2].prompts if 2 in session.objects else {}
     samples = []
     image = scale_intensity(loaded.image.array, *intensity_range(loaded.image.array, preset))
     spread = [present[int(part * (len(present) - 1) + 0.5)] for part in (0.05, 0.3, 0.95)]

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--stages",
         type=_stage,
         nargs="+",
-        default=[Stage(64, 8, 3600), Stage(128, 4, 2000)],
+        default=[Stage(64, 8, 3600), Stage(128, 4, 4600)],
         metavar="SIZE:BATCH:STEPS",
         help="rows and columns of the images, images a step, steps; one stage after another",
     )

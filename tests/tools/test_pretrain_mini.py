@@ -68,7 +68,11 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -
     first = new_trainer(tmp_path / "in two")
     first._train_step()
     first._save()
+    first._train_step()
+    first._log(loss=1.0)  # of a step that is lost with the process
     second = new_trainer(tmp_path / "in two")
+    log = (tmp_path / "in two" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in log] == [1]
     assert [second._train_step() for _ in range(2)] == losses[1:]
     for ours, theirs in zip(second.average, through.average, strict=True):
         assert torch.equal(ours, theirs)

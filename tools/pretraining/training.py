@@ -261,6 +261,10 @@ class Trainer:
     def _checkpoint(self) -> Path:
         return self.settings.folder / "checkpoint.pt"
 
+    @property
+    def _log_file(self) -> Path:
+        return self.settings.folder / "log.jsonl"
+
     def _save(self) -> None:
         """Write the checkpoint and the averaged weights in half precision, and log the score; one process does."""
         if self.process > 0:
@@ -294,6 +298,10 @@ class Trainer:
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.average = [checkpoint["average"][name] for name in self.parameters]
         self.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
+        if self.process == 0 and self._log_file.exists():  # what came after the checkpoint is done once more
+            lines = self._log_file.read_text(encoding="utf-8").splitlines()
+            kept = [line + "\n" for line in lines if json.loads(line)["step"] <= self.step]
+            write_atomically(self._log_file, "".join(kept).encode())
 
     def _log(self, **values: Any) -> None:
         """Add a line to the log and print it; one process does."""
@@ -307,7 +315,7 @@ class Trainer:
             "learning_rate": f"{self._learning_rate:.2e}",
         }
         line = json.dumps(where | values)
-        with open(self.settings.folder / "log.jsonl", "a", encoding="utf-8") as file:
+        with open(self._log_file, "a", encoding="utf-8") as file:
             file.write(line + "\n")
         print(line, flush=True)
 

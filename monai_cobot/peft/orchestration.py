@@ -135,11 +135,13 @@ class CrossBlockOrchestrator(nn.Module):
 
         Called once before each forward pass of the encoder (as its forward pre-hook).
         """
-        matrices = self.mixing_matrices()  # (L, V, V)
-        weights = matrices.transpose(1, 2) @ torch.stack([slot.weight for slot in self._slots])  # (L, V, D)
-        biases = None  # (L, V)
-        if self._slots[0].bias is not None:
-            biases = (torch.stack([slot.bias for slot in self._slots]).unsqueeze(1) @ matrices).squeeze(1)
+        # not in autocast's type: what is folded, which is done outside of it, has to be what was validated
+        with torch.autocast(device_type=self._slots[0].weight.device.type, enabled=False):
+            matrices = self.mixing_matrices()  # (L, V, V)
+            weights = matrices.transpose(1, 2) @ torch.stack([slot.weight for slot in self._slots])  # (L, V, D)
+            biases = None  # (L, V)
+            if self._slots[0].bias is not None:
+                biases = (torch.stack([slot.bias for slot in self._slots]).unsqueeze(1) @ matrices).squeeze(1)
         # A pass without gradients leaves alone what a pass before it, whose backward is yet to come, was computed with:
         # gradient checkpointing will ask for it again. A pass with gradients is followed by other weights.
         with_gradients = torch.is_grad_enabled()
@@ -148,7 +150,7 @@ class CrossBlockOrchestrator(nn.Module):
         self._mixed[with_gradients] = _by_slot(weights, biases)
 
     def mixed(self, slot: int) -> tuple[Tensor, Tensor | None]:
-        """Mixed weight (V, D) and bias (V,) of one slot, as of the last :meth:`refresh`."""
+        """Mixed weight (V, D) and bias (V,) of one slot, as of the last :meth:`refresh`, in the slots' own type."""
         with_gradients = torch.is_grad_enabled()
         if with_gradients not in self._mixed:
             self.refresh()

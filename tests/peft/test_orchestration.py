@@ -98,11 +98,16 @@ def test_the_layer_starts_orthogonal_or_as_the_authors_code_has_it():
     assert CrossBlockOrchestrator(6, 8).quaternion[:, 0].abs().max() > 0
 
 
-def test_matrices_stay_in_float32_under_autocast():
+def test_matrices_and_mixed_weights_stay_in_float32_under_autocast():
     orchestrator = randomised()
-    expected = orchestrator.mixing_matrices()
+    orchestrator.orchestrate([nn.Linear(20, orchestrator.width) for _ in range(orchestrator.num_slots)])
+    orchestrator.refresh()
+    matrices, (weight, bias) = orchestrator.mixing_matrices(), orchestrator.mixed(3)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(orchestrator.mixing_matrices(), expected)
+        assert torch.equal(orchestrator.mixing_matrices(), matrices)
+        orchestrator.refresh()
+        assert torch.equal(orchestrator.mixed(3)[0], weight)
+        assert torch.equal(orchestrator.mixed(3)[1], bias)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -105,7 +105,7 @@ class Adapter:
             if classes is not None:
                 raise ValueError("Method 'freeze' trains nothing, and classes have to be learned: choose another one.")
             decoder = "frozen"
-        elif method.name == "decoder_only" and decoder == "frozen":
+        elif method.name == "decoder_only" and decoder == "frozen" and classes is None:
             raise ValueError("Method 'decoder_only' with decoder='frozen' trains nothing; choose 'full' or 'lora'.")
         self._sam: Sam | None = sam
         self.method = method

@@ -176,6 +176,11 @@ def test_parts_without_parameters_have_no_group(small_sam):
     assert [group["name"] for group in adapt(small_sam, "decoder_only").parameter_groups(1e-3)] == ["decoder"]
 
 
+def test_a_class_head_can_be_all_that_is_trained(small_sam):
+    adapter = adapt(small_sam, "decoder_only", decoder="frozen", classes=2)
+    assert {name.split(".")[1] for name, _ in adapter.named_parameters()} == {"class_head"}
+
+
 def test_nothing_to_train_is_an_error(tiny_sam):
     with pytest.raises(ValueError, match=r"'freeze' .* nothing to train"):
         adapt(tiny_sam, "freeze").parameter_groups(1e-3)

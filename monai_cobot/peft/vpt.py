@@ -57,7 +57,7 @@ def attend_with_prompts(attention: Attention, prompts: Tensor, tokens: Tensor) -
     return out[:, :count], out[:, count:].unflatten(1, (height, width))
 
 
-class PromptedBlock(AdaptedModule):
+class PromptTokenBlock(AdaptedModule):
     """A block of SAM's encoder with P prompts among its tokens.
 
     In blocks with windows, the prompts join every window. Where they go on to the next block, they are the mean of what
@@ -121,7 +121,7 @@ class Vpt(Method):
     Deep (VPT-Deep, Eq. 6): every block has its own, and what comes out of it in their places is left out: the prompts
     are further keys and values in every window. Shallow (VPT-Shallow, Eq. 4-5): they come in at the first block that is
     adapted and go through all that follow. SAM has no class token and its prompts no position; what windows do is said
-    at :class:`PromptedBlock`. Prompts take part in the softmax from the start: other than with the other methods, a
+    at :class:`PromptTokenBlock`. Prompts take part in the softmax from the start: other than with the other methods, a
     fresh adapter changes what SAM computes.
 
     N*P*D parameters, 92,160 on ViT-B with 10 prompts a block; P*D if shallow, 7,680.
@@ -149,7 +149,7 @@ class Vpt(Method):
         first, last = adapted[0][0], adapted[-1][0]
         for index, block in adapted:
             begins, ends = self.deep or index == first, self.deep or index == last
-            yield f"image_encoder.blocks.{index}", PromptedBlock(block, self.prompts, begins, ends)
+            yield f"image_encoder.blocks.{index}", PromptTokenBlock(block, self.prompts, begins, ends)
 
 
 def _join(tokens: Tensor, prompts: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 
@@ -57,9 +58,13 @@ def export_onnx(network: PromptableSam, folder: str | PathLike[str]) -> dict[str
         OSError: a file cannot be written; what was there before is intact.
     """
     try:
+        for package in ("onnx", "onnxscript"):  # torch's exporter asks for them when it has begun
+            import_module(package)
         import onnxruntime
     except ImportError as error:
-        raise ValueError('Export to ONNX needs onnxruntime: pip install "monai-cobot[export]".') from error
+        raise ValueError(
+            'Export to ONNX needs onnx, onnxscript and onnxruntime: pip install "monai-cobot[export]".'
+        ) from error
     differences = {}
     for name, half, inputs, names, outputs in _halves(network):
         path = Path(folder) / f"{name}.onnx"

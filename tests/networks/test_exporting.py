@@ -1,0 +1,14 @@
+import sys
+
+import pytest
+
+from monai_cobot.networks import PromptableSam, build_sam
+from monai_cobot.networks.exporting import export_onnx
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
+def test_each_package_that_is_missing_is_named_before_anything_is_written(tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ValueError, match=r"needs onnx, onnxscript and onnxruntime: pip install .monai-cobot\[export\]"):
+        export_onnx(PromptableSam(build_sam("vit_mini", image_size=64)), tmp_path)
+    assert list(tmp_path.iterdir()) == []

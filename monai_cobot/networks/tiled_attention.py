@@ -77,7 +77,8 @@ class TiledAttention(torch.autograd.Function):
         gradient = gradient.reshape(q.shape)
         row_bias = row_bias - log_sums.unsqueeze(-1)  # probabilities are then the exponential alone
         mean = (gradient * out).sum(-1, keepdim=True)  # (B heads, H, W, 1)
-        d_q, d_row, d_column = torch.empty(q.shape, dtype=q.dtype), torch.empty_like(row_bias), column_bias.clone()
+        d_q = torch.empty(q.shape, dtype=q.dtype)
+        d_row, d_column = torch.empty_like(row_bias), torch.empty_like(column_bias)
         d_k, d_v = torch.zeros_like(k), torch.zeros_like(v)
         buffer, other_buffer = _buffer(q), _buffer(q)
         for tile in _tiles(q):

@@ -16,7 +16,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as monai_run
 
-__all__ = ["check_head", "check_known_options", "check_option_names", "check_options"]
+__all__ = ["check_head", "check_known_options", "check_label", "check_option_names", "check_options"]
 
 Rule = Callable[[Any], str | None]
 """Says what is expected instead of a value, or None where it is right."""
@@ -53,6 +53,23 @@ def check_head(head: str, classes: int | None, prompts: Any = None) -> None:
         raise ValueError(f"head is {head!r}, but the adapter was trained for {trained}; leave head out.")
     if head == "classes" and prompts is not None:
         raise ValueError("The adapter segments classes without prompts; leave prompts out, or take one for boxes.")
+
+
+def check_label(label: Any, own_images: bool) -> None:
+    """Whether labels can be chosen.
+
+    Args:
+        label: the option of that name, None where it was not given.
+        own_images: whether the images are not those of a data set.
+
+    Raises:
+        ValueError: labels are chosen of images whose masks or tables say which there are.
+    """
+    if own_images and label is not None:
+        raise ValueError(
+            f"label is {label!r}, but with input or prompts there is a mask for every label of the masks or the table; "
+            "leave label out."
+        )
 
 
 def check_known_options(options: Mapping[str, Any]) -> None:
@@ -131,6 +148,12 @@ def _not_negative(value: Any) -> str | None:
     return "a number of at least 0 is expected"
 
 
+def _share(value: Any) -> str | None:
+    if isinstance(value, (int, float)) and 0 < value < 1:
+        return None
+    return "a number between 0 and 1 is expected"
+
+
 def _flag(value: Any) -> str | None:
     return None if isinstance(value, bool) else "True or False is expected"
 
@@ -199,6 +222,8 @@ _RULES: dict[str, Rule] = {
         ("feature_cache_gb", "learning_rate", "orchestration_factor", "slice_memory_gb", "weight_decay"), _not_negative
     ),
     "max_cases": _or_none(_whole(2)),
+    "max_jitter": _or_none(_whole(0)),
+    "validation_fraction": _share,
     **dict.fromkeys(("components", "gradient_checkpointing", "resume", "val_at_start"), _flag),
     "orchestrate": _or_none(_flag),
     **dict.fromkeys(
@@ -210,6 +235,7 @@ _RULES: dict[str, Rule] = {
             "decoder",
             "feature_cache_type",
             "method",
+            "network_file",
             "part",
             "precision",
             "sam_variant",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_cobot.options import check_known_options, check_option_names, check_options
+from monai_cobot.options import check_known_options, check_label, check_option_names, check_options
 
 
 @pytest.fixture
@@ -27,6 +27,10 @@ def train(repository: Path) -> str:
         ({"orchestrate": "false"}, "orchestrate is 'false'; True or False is expected, or None."),
         ({"label": 1.5}, "label is 1.5; a name or value of a label is expected, a list of several, or all."),
         ({"dataset_dir": 2024}, "dataset_dir is 2024; text is expected;"),
+        ({"validation_fraction": 1}, "validation_fraction is 1; a number between 0 and 1 is expected."),
+        ({"validation_fraction": "half"}, "validation_fraction is 'half'; a number between 0 and 1 is expected."),
+        ({"max_jitter": 2.5}, "max_jitter is 2.5; a whole number of at least 0 is expected, or None."),
+        ({"network_file": 3}, "network_file is 3; text is expected;"),
         ({"device": "gpu"}, "device is 'gpu'; this device cannot be used here"),
         ({"device": "cuda:99"}, "device is 'cuda:99'; this device cannot be used here"),
     ],
@@ -39,6 +43,13 @@ def test_a_value_of_another_kind_is_named_with_what_is_expected(options, said):
 def test_every_wrong_option_is_named_at_once():
     with pytest.raises(ValueError, match=r"(?s)epochs is 0.*batch_size is 'x'"):
         check_options(epochs=0, seed=3, batch_size="x")
+
+
+def test_a_label_is_refused_with_images_that_are_not_of_a_data_set():
+    check_label("liver", own_images=False)
+    check_label(None, own_images=True)
+    with pytest.raises(ValueError, match=r"^label is 'liver', but with input or prompts .* leave label out"):
+        check_label("liver", own_images=True)
 
 
 def test_values_as_they_should_be_pass(tmp_path):

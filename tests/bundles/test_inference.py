@@ -247,6 +247,13 @@ def test_boxes_come_from_masks_beside_a_list_or_a_table(run: Run, tmp_path: Path
     assert (np.asarray(written.dataobj) == truth).all()
 
 
+def test_a_label_is_refused_where_the_masks_say_which_there_are(run: Run, tmp_path: Path) -> None:
+    options = {"input": str(tmp_path), "output_dir": str(tmp_path / "out"), "label": "liver"}
+    with pytest.raises(RuntimeError) as raised:
+        run("inference", **options, **BRIGHT)
+    assert str(root_cause(raised.value)).startswith("label is 'liver', but with input or prompts")
+
+
 def test_a_mask_never_takes_the_place_of_a_file_that_is_read(run: Run, phantom: Path) -> None:
     before = {path: path.read_bytes() for path in phantom.rglob("*.nii.gz")}
     for folder in ("imagesTr", "labelsTr"):

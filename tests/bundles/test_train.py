@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from monai.bundle import ConfigWorkflow
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from monai_cobot.data import generate_phantom
+from monai_cobot.data import generate_phantom, open_dataset
+from monai_cobot.errors import root_cause
 from monai_cobot.networks import build_sam
 from monai_cobot.peft import load_adapter, read_adapter_config
 
@@ -131,6 +133,32 @@ def test_a_training_that_is_killed_and_resumed_ends_with_the_same_adapter_bit_fo
     assert (output / "scores.csv").read_text(encoding="utf-8") == (finished[0] / "scores.csv").read_text(
         encoding="utf-8"
     )
+
+
+@pytest.mark.parametrize("changed", ["precision", "feature_cache_type", "cases for training"])
+def test_a_training_is_not_resumed_with_what_would_change_it(finished, phantom, tmp_path, configs, changed):
+    options = {changed: "bfloat16"}
+    if changed == "cases for training":
+        split = open_dataset("phantom", phantom)
+        names = {"training": [case.name for case in split.training[1:]], "validation": [split.validation[0].name]}
+        (tmp_path / "split.json").write_text(json.dumps(names), encoding="utf-8")
+        options = {"split": str(tmp_path / "split.json")}
+    shutil.copy(finished[0] / "checkpoint.pt", tmp_path)
+    workflow = ConfigWorkflow(
+        config_file=str(configs / "train.json"),
+        logging_file=False,
+        workflow_type="train",
+        dataset_dir=str(phantom),
+        output_dir=str(tmp_path),
+        epochs=4,
+        resume=True,
+        **SMALL,
+        **options,
+    )
+    workflow.initialize()
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it
+        workflow.run()
+    assert re.search(rf"begun with other options: {changed} was [^;]+\. Resume it", str(root_cause(caught.value)))
 
 
 def test_two_processes_give_the_losses_of_one_with_the_same_global_batch(phantom, tmp_path, configs):

@@ -13,7 +13,8 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     if not mask.any():
         return mask
     components = sitk.ConnectedComponent(_image(mask), True)
-    return sitk.GetArrayViewFromImage(sitk.RelabelComponent(components)) == 1  # sorted by size
+    # a copy: a view does not keep the image, which nothing else does here
+    return sitk.GetArrayFromImage(sitk.RelabelComponent(components)) == 1  # sorted by size
 
 
 def fill_holes(mask: np.ndarray, slice_axis: int) -> np.ndarray:

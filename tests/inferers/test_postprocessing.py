@@ -21,3 +21,13 @@ def test_holes_are_filled_in_slices_of_the_axis_alone() -> None:
     filled = fill_holes(mask, 2)
     assert filled[3, 3].all()
     assert filled.sum() == 75
+
+
+def test_the_largest_part_is_right_in_masks_of_every_size_also_small_and_flat_ones() -> None:
+    for length in range(4, 40):
+        for depth in (1, 2, 5):
+            mask = np.zeros((length, length, depth), dtype=bool)
+            mask[: length // 2, : length // 2] = True
+            large = mask.copy()
+            mask[-1, -1] = True
+            assert np.array_equal(largest_component(mask), large), (length, depth)

@@ -11,10 +11,10 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import SimpleITK as sitk
 from fastapi import HTTPException
@@ -33,18 +33,13 @@ __all__ = ["Studies", "for_several_threads", "labelled_images"]
 logger = logging.getLogger(__name__)
 
 _CONFIG = "datastore_v2.json"
-_Method = TypeVar("_Method", bound=Callable[..., Any])
 
-
-def _one_at_a_time(method: _Method) -> _Method:
-    """A method of the datastore that no other thread disturbs."""
-
-    @functools.wraps(method)
-    def guarded(self: Studies, *args: Any, **kwargs: Any) -> Any:
-        with self._guard:
-            return method(self, *args, **kwargs)
-
-    return cast(_Method, guarded)
+_IN_PLACE = (
+    *("refresh", "status", "json", "datalist", "list_images", "get_image_uri", "get_image_info", "get_label_uri"),
+    *("get_label_info", "get_labels_by_image_id", "get_labeled_images", "get_unlabeled_images", "update_image_info"),
+    *("update_label_info", "remove_image", "remove_label", "_init_from_datastore_file"),
+)
+"""Methods of MONAI Label that read or change the list in place, also on the thread that watches the folder."""
 
 
 class Studies(LocalDatastore):
@@ -62,6 +57,7 @@ class Studies(LocalDatastore):
 
     def __init__(self, path: str, extensions: list[str], auto_reload: bool, read_only: bool) -> None:
         self._guard = threading.RLock()
+        _guard_methods(self, self._guard, _IN_PLACE)
         _put_damaged_list_aside(Path(path) / _CONFIG)
         super().__init__(path, extensions=extensions, auto_reload=auto_reload, read_only=read_only)
         if auto_reload:
@@ -73,25 +69,6 @@ class Studies(LocalDatastore):
         self._observer.unschedule_all()
         self._observer.schedule(self._handler, self._datastore.image_path(), recursive=False)
         self._observer.schedule(self._handler, self._datastore.label_path(None), recursive=True)
-
-    # MONAI Label changes the list in place, also on the thread that watches the folder
-    refresh = _one_at_a_time(LocalDatastore.refresh)
-    status = _one_at_a_time(LocalDatastore.status)
-    json = _one_at_a_time(LocalDatastore.json)
-    datalist = _one_at_a_time(LocalDatastore.datalist)
-    list_images = _one_at_a_time(LocalDatastore.list_images)
-    get_image_uri = _one_at_a_time(LocalDatastore.get_image_uri)
-    get_image_info = _one_at_a_time(LocalDatastore.get_image_info)
-    get_label_uri = _one_at_a_time(LocalDatastore.get_label_uri)
-    get_label_info = _one_at_a_time(LocalDatastore.get_label_info)
-    get_labels_by_image_id = _one_at_a_time(LocalDatastore.get_labels_by_image_id)
-    get_labeled_images = _one_at_a_time(LocalDatastore.get_labeled_images)
-    get_unlabeled_images = _one_at_a_time(LocalDatastore.get_unlabeled_images)
-    update_image_info = _one_at_a_time(LocalDatastore.update_image_info)
-    update_label_info = _one_at_a_time(LocalDatastore.update_label_info)
-    remove_image = _one_at_a_time(LocalDatastore.remove_image)
-    remove_label = _one_at_a_time(LocalDatastore.remove_label)
-    _init_from_datastore_file = _one_at_a_time(LocalDatastore._init_from_datastore_file)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Keep an image under a name. Where one of this name and grid is there, that one stays.
@@ -168,11 +145,15 @@ def for_several_threads(studies: _Store) -> _Store:
     Returns:
         The same datastore.
     """
-    guard = threading.RLock()
-    for name in dir(Datastore):
-        if not name.startswith("_") and callable(method := getattr(studies, name)):
-            setattr(studies, name, _guarded_by(guard, method))
+    names = [name for name in dir(Datastore) if not name.startswith("_") and callable(getattr(studies, name))]
+    _guard_methods(studies, threading.RLock(), names)
     return studies
+
+
+def _guard_methods(studies: Datastore, guard: AbstractContextManager[Any], names: Iterable[str]) -> None:
+    """Let these methods of a datastore hold a guard while they run."""
+    for name in names:
+        setattr(studies, name, _guarded_by(guard, getattr(studies, name)))
 
 
 def _guarded_by(guard: AbstractContextManager[Any], method: Callable[..., Any]) -> Callable[..., Any]:

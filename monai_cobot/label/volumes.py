@@ -28,10 +28,13 @@ class _Opened:
     lock: threading.Lock = field(default_factory=threading.Lock)
     volume: Volume | None = None
     sessions: OrderedDict[tuple[AdaptedSam, str | None], VolumeSession] = field(default_factory=OrderedDict)
+    closed: bool = False
 
     def close(self) -> None:
-        for session in self.sessions.values():
-            session.close()
+        with self.lock:
+            self.closed = True
+            for session in self.sessions.values():
+                session.close()
 
 
 class OpenVolumes:
@@ -57,24 +60,31 @@ class OpenVolumes:
         Raises:
             ValueError, OSError: the file cannot be read, or for an unknown preset.
         """
-        key = identity(path)
+        while True:
+            opened = self._newest(identity(path))
+            with opened.lock:
+                if opened.closed:  # for others, while this one waited for it
+                    continue
+                if opened.volume is None:
+                    opened.volume = read_volume(path)
+                if (model, preset) not in opened.sessions:
+                    opened.sessions[model, preset] = VolumeSession(
+                        opened.volume, model, preset, self._cache, self._look_ahead, keep_undo=False
+                    )
+                opened.sessions.move_to_end((model, preset))
+                while len(opened.sessions) > _SESSIONS:
+                    opened.sessions.popitem(last=False)[1].close()
+                return opened.sessions[model, preset]
+
+    def _newest(self, key: _Identity) -> _Opened:
+        """What was asked about last; what was not for longest is closed, when nobody works on it."""
         with self._lock:
             opened = self._opened.setdefault(key, _Opened())
             self._opened.move_to_end(key)
             closed = [self._opened.popitem(last=False)[1] for _ in range(len(self._opened) - self._most)]
         for other in closed:
             other.close()
-        with opened.lock:
-            if opened.volume is None:
-                opened.volume = read_volume(path)
-            if (model, preset) not in opened.sessions:
-                opened.sessions[model, preset] = VolumeSession(
-                    opened.volume, model, preset, self._cache, self._look_ahead, keep_undo=False
-                )
-            opened.sessions.move_to_end((model, preset))
-            while len(opened.sessions) > _SESSIONS:
-                opened.sessions.popitem(last=False)[1].close()
-            return opened.sessions[model, preset]
+        return opened
 
     def new_label(self) -> int:
         """A number for an object that no other request has."""

@@ -12,7 +12,7 @@ from .io import AdapterConfig, AdapterError, load_adapter, read_adapter_config, 
 from .lora import Lora
 from .loss import AdapterLoss
 from .lst import Lst
-from .method import METHODS, AdaptedModule, Method, options_of, orchestrated_by_default, register, width_option
+from .method import METHODS, AdaptedModule, Method, is_orchestrated, options_of, register, width_option
 from .orchestration import CrossBlockOrchestrator
 from .sam_adapter import SamAdapter
 from .sam_parser import SamParser
@@ -42,9 +42,9 @@ __all__ = [
     "Ssf",
     "Vpt",
     "adapt",
+    "is_orchestrated",
     "load_adapter",
     "options_of",
-    "orchestrated_by_default",
     "read_adapter_config",
     "register",
     "save_adapter",

@@ -124,11 +124,14 @@ def width_option(name: str) -> str | None:
     return next((option for option in ("rank", "bottleneck") if option in known), None)
 
 
-def orchestrated_by_default(name: str) -> bool:
-    """Whether COBOT goes over a method where nobody says so: where its own bottleneck can have quaternions.
+def is_orchestrated(name: str, orchestrate: bool | None = None) -> bool:
+    """Whether COBOT goes over a method: as it is said, and where nobody says so, where the method's own bottleneck can
+    have quaternions.
 
     That is lora, adaptformer, houlsby and sam_adapter; conv_lora's is 3 wide, as in its paper.
     """
+    if orchestrate is not None:
+        return orchestrate
     option = width_option(name)
     width: int = 0 if option is None else find_method(name)().options()[option]
     return width > 0 and width % 4 == 0

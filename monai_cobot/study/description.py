@@ -13,7 +13,7 @@ import yaml
 
 from monai_cobot.files import read_json
 from monai_cobot.options import check_known_options
-from monai_cobot.peft import orchestrated_by_default, width_option
+from monai_cobot.peft import is_orchestrated, width_option
 from monai_cobot.peft.method import find_method
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "Options",
     "Study",
     "Widths",
-    "is_orchestrated",
+    "has_cobot",
     "merge_options",
     "read_study",
     "slug",
@@ -167,10 +167,9 @@ def merge_options(*layers: Options) -> Options:
     return merged
 
 
-def is_orchestrated(options: Options) -> bool:
+def has_cobot(options: Options) -> bool:
     """Whether a method is with COBOT, as the bundle's ``train.json`` has it."""
-    said: bool | None = options.get("orchestrate")
-    return orchestrated_by_default(options["method"]) if said is None else said
+    return is_orchestrated(options["method"], options.get("orchestrate"))
 
 
 def slug(name: str) -> str:
@@ -337,7 +336,7 @@ def _check_varied(study: Study, path: Path) -> None:
     methods = {name: merge_options(study.options, options) for name, options in study.methods.items()}
     if study.ablation is not None:
         of = study.ablation.of
-        if not is_orchestrated(methods[of]):
+        if not has_cobot(methods[of]):
             raise ValueError(f"{path}: ablation: of: {of!r} is without COBOT; name a method with orchestrate: true.")
         varied = [name for name in VARIED if name in methods[of].get("method_options", {})]
         if varied:

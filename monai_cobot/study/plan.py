@@ -17,7 +17,7 @@ from monai_cobot.files import read_json, write_atomically
 from monai_cobot.peft import width_option
 from monai_cobot.peft.adapter import ORCHESTRATION_DEFAULTS
 from monai_cobot.peft.method import find_method
-from monai_cobot.study.description import Options, Study, is_orchestrated, merge_options, slug
+from monai_cobot.study.description import Options, Study, has_cobot, merge_options, slug
 from monai_cobot.study.records import Record, claimed, clear_folder, read_record
 from monai_cobot.study.splits import Patients, divide_patients, run_options
 
@@ -241,7 +241,7 @@ def make_plan(study: Study, folder: Path, train_config: Path) -> Plan:
 def base_of(study: Study, methods: Mapping[str, Options], name: str) -> str | None:
     """The method that is as this one, but without COBOT; None where it has none, or is without COBOT itself."""
     options = merge_options(study.options, methods[name])
-    return _find(study, methods, _without_cobot(options)) if is_orchestrated(options) else None
+    return _find(study, methods, _without_cobot(options)) if has_cobot(options) else None
 
 
 def ablation_rows(study: Study, methods: Mapping[str, Options]) -> dict[str, tuple[tuple[str, ...], list[AblationRow]]]:
@@ -387,7 +387,7 @@ def _found(study: Study, methods: Mapping[str, Options], options: Options) -> st
 def _complete(study: Study, options: Options) -> Options:
     """The options with those of every run, with what decides COBOT and with the method's own width."""
     options = merge_options(study.options, options)
-    options = options | {"orchestrate": True} if is_orchestrated(options) else _without_cobot(options)
+    options = options | {"orchestrate": True} if has_cobot(options) else _without_cobot(options)
     width = width_option(options["method"])
     if width is not None and options.get(width) is None:
         options[width] = find_method(options["method"])().options()[width]

@@ -11,9 +11,9 @@ from monai_cobot.files import write_atomically
 from monai_cobot.networks import VARIANTS
 from monai_cobot.peft import AdapterConfig, read_adapter_config
 from monai_cobot.peft.adapter import ORCHESTRATOR
-from monai_cobot.peft.io import WEIGHTS_FILE
+from monai_cobot.peft.io import CONFIG_FILE, WEIGHTS_FILE
 from monai_cobot.reports import plot_relation_matrix, plot_widths
-from monai_cobot.study.description import is_orchestrated, slug
+from monai_cobot.study.description import has_cobot, slug
 from monai_cobot.study.plan import Plan, Run
 from monai_cobot.study.tables import (
     ablation_tables,
@@ -133,7 +133,7 @@ def _relations(plan: Plan) -> list[Path]:
         if run.learning_rate is not None or run.seed != plan.study.seeds[0] or run.method not in plan.study.methods:
             continue
         adapter = plan.folder_of(run) / "last"
-        if plan.record(run) is None or not is_orchestrated(plan.settings(run)):
+        if plan.record(run) is None or not has_cobot(plan.settings(run)) or not (adapter / CONFIG_FILE).exists():
             continue
         orchestration = read_adapter_config(adapter).orchestration
         if orchestration is not None and orchestration["relation"] == "learnable" and orchestration["coefficients"]:

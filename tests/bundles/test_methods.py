@@ -9,7 +9,7 @@ from monai.bundle import ConfigWorkflow
 from safetensors.torch import load_file
 
 from monai_cobot.networks import build_sam
-from monai_cobot.peft import METHODS, load_adapter, orchestrated_by_default, read_adapter_config
+from monai_cobot.peft import METHODS, is_orchestrated, load_adapter, read_adapter_config
 from tests.bundles.conftest import TINY, Run
 
 
@@ -32,7 +32,7 @@ def training(configs: Path, phantom: Path, tmp_path: Path) -> Any:
 def test_the_name_of_a_method_is_all_that_a_configuration_needs(training: Any, method: str) -> None:
     adapter = training(method=method).parser.get_parsed_content("adapter")
     assert adapter.method == METHODS[method]()
-    assert (adapter.orchestration is not None) == orchestrated_by_default(method)
+    assert (adapter.orchestration is not None) == is_orchestrated(method)
 
 
 @pytest.mark.parametrize(("factor", "rate"), [({}, 1e-3), ({"orchestration_factor": 3}, 3e-5)])

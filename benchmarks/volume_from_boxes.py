@@ -4,7 +4,7 @@ Boxes come from the truth: on the slices at 15, 50 and 85 % of the object's exte
 of its slices. Prints the DSC of each and writes a picture of slices between and beyond the boxes.
 
     python benchmarks/volume_from_boxes.py --dataset momo --dataset_dir data/Task04_Hippocampus --cases 5 \
-        --adapter_dir runs/fine_tuning/hippocampus/adaptformer_cobot/best
+        --adapter_dir runs/fine_tuning/hippocampus/adaptformer_cobot/last
 """
 
 from __future__ import annotations

@@ -89,9 +89,9 @@ def _torchvision() -> tuple[str, str, str]:
 
 
 def _weights(checkpoint: Path | None) -> list[tuple[str, str, str]]:
-    from monai_cobot.networks import base_weights_sha256, build_sam, load_checkpoint
+    from monai_cobot.networks import base_weights_sha256, build_sam
+    from monai_cobot.networks.checkpoint import checkpoint_variant
     from monai_cobot.networks.sam import PACKAGED_VARIANT, WEIGHTS_FOLDER
-    from monai_cobot.networks.variants import VARIANTS
 
     rows = []
     if (WEIGHTS_FOLDER / f"{PACKAGED_VARIANT}.safetensors").is_file():
@@ -100,13 +100,10 @@ def _weights(checkpoint: Path | None) -> list[tuple[str, str, str]]:
         rows.append((PACKAGED_VARIANT, "its weights are missing", "install monai_cobot again"))
     if checkpoint is not None:
         try:
-            width = load_checkpoint(checkpoint)["image_encoder.patch_embed.proj.weight"].shape[0]
-            variant = next(name for name, of in VARIANTS.items() if of.width == width)
+            variant = checkpoint_variant(checkpoint)
             rows.append(
                 (checkpoint.name, f"{variant}, weights {base_weights_sha256(build_sam(variant, checkpoint))[:12]}", "")
             )
         except (ValueError, OSError) as error:
             rows.append((checkpoint.name, "cannot be used", str(error)))
-        except (KeyError, StopIteration):
-            rows.append((checkpoint.name, "no SAM of a known variant", "download the official checkpoint again"))
     return rows

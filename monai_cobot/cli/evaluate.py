@@ -19,7 +19,6 @@ from rich.table import Table
 from monai_cobot.cli.batch import progress_bars, run_batch
 
 if TYPE_CHECKING:
-    import numpy as np
 
     from monai_cobot.data import Volume
     from monai_cobot.reports import MaskScores, OverlaySample
@@ -45,7 +44,7 @@ def evaluate(
 
     A case that cannot be compared is passed over; what failed stands at the end, and the exit code is then 1.
     """
-    from monai_cobot.data import read_mask
+    from monai_cobot.data import labels_in, read_mask
     from monai_cobot.data.cases import check_same_grid
     from monai_cobot.files import write_atomically
     from monai_cobot.reports import overlay_sheet, plot_mask_scores, score_mask
@@ -64,7 +63,7 @@ def evaluate(
             raise ValueError(f"{predictions} has no mask of this name")
         prediction, truth = read_mask(predicted[name]), read_mask(expected[name])
         check_same_grid(truth, prediction)
-        for label in _labels(truth.array, prediction.array):
+        for label in sorted({*labels_in(truth.array[0]), *labels_in(prediction.array[0])}):
             masks = prediction.array[0] == label, truth.array[0] == label
             rows.append((name, label, score_mask(*masks, truth.spacing, tolerance)))
         if name in pictured and len(samples) < _MOST_PICTURES:
@@ -115,13 +114,6 @@ def _masks_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _labels(*masks: np.ndarray) -> list[int]:
-    """All that occur in any of the masks."""
-    import numpy as np
-
-    return sorted({int(label) for mask in masks for label in np.unique(mask) if label})
-
-
 def _as_csv(rows: list[tuple[str, int, MaskScores]]) -> bytes:
     from monai_cobot.reports import MEASURES
 
@@ -159,7 +151,9 @@ def _mean(values: list[float]) -> str:
 
 def _pictures(name: str, path: Path, predicted: Volume, expected: Volume, preset: str | None) -> list[OverlaySample]:
     """The slice that shows most of each of the truth's labels."""
-    from monai_cobot.data import read_volume
+    import numpy as np
+
+    from monai_cobot.data import labels_in, read_volume
     from monai_cobot.data.cases import check_same_grid
     from monai_cobot.inferers import guess_preset
     from monai_cobot.reports import OverlaySample, mask_dice
@@ -170,8 +164,8 @@ def _pictures(name: str, path: Path, predicted: Volume, expected: Volume, preset
     scaled = slices_of(ScaleIntensityPreset(preset or guess_preset(image))(image.array), "axial")
     prediction, truth = (slices_of(mask.array, "axial")[:, 0] for mask in (predicted, expected))
     samples = []
-    for label in _labels(truth):
-        index = int((truth == label).sum(axis=(1, 2)).argmax())
+    for label in labels_in(truth):
+        index = int(np.bincount(np.nonzero(truth == label)[0]).argmax())
         true, found = truth[index] == label, prediction[index] == label
         samples.append(
             OverlaySample(

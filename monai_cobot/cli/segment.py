@@ -119,7 +119,7 @@ def segment(
             image, boxes = case
             bar = bars.add_task(escape(image.name), total=None)
             try:
-                with VolumeSession(image, model, preset, cache, look_ahead=False) as session:
+                with VolumeSession(image, model, preset, cache, look_ahead=False, keep_undo=False) as session:
                     values = _segment_objects(
                         session,
                         boxes,
@@ -287,7 +287,10 @@ def _write(session: VolumeSession, values: dict[int, int], path: Path) -> None:
 
     mask = np.zeros(session.shape, dtype=np.int16)
     for number, value in values.items():
-        mask[session.lps_mask(number) & (mask == 0)] = value
+        found = session.objects[number].mask
+        if found is not None:
+            view = mask[found.region.slices]
+            view[found.array & (view == 0)] = value
     if path.name.lower().endswith(".dcm"):
         from monai_cobot.data.dicom_seg import write_dicom_seg
 

@@ -451,9 +451,17 @@ class VolumeSession:
 
 
 def _tidied(mask: np.ndarray, axis: str, keep_largest: bool, fill: bool) -> np.ndarray:
+    around = Region.around(mask)
+    if around is None:
+        return mask
+    inside = mask[around.slices]  # of whole slices, an object is a small part
     if keep_largest:
-        mask = largest_component(mask)
-    return fill_holes(mask, SLICE_NORMALS[axis]) if fill else mask
+        inside = largest_component(inside)
+    if fill:
+        inside = fill_holes(inside, SLICE_NORMALS[axis])
+    tidied = np.zeros_like(mask)
+    tidied[around.slices] = inside
+    return tidied
 
 
 def _part_of(total: int, before: int, most: int, progress: Progress | None) -> Progress | None:

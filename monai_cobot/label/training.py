@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from monai.bundle import ConfigWorkflow
 
-from monai_cobot.data import read_mask, read_volume, write_mask
+from monai_cobot.data import labels_in, read_mask, read_volume, write_mask
 from monai_cobot.errors import describe_cause
 from monai_cobot.files import read_json, write_atomically
 from monai_cobot.inferers import guess_preset
@@ -275,7 +275,7 @@ def _write_data_list(folder: Path, images: list[LabelledImage], labels: dict[str
 
 def _values_of(image: LabelledImage) -> list[int]:
     try:
-        return [value for value in np.unique(read_mask(image.label).array).tolist() if value]
+        return labels_in(read_mask(image.label).array[0])
     except (OSError, ValueError):
         return []  # reported where the list is written
 

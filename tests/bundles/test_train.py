@@ -156,7 +156,7 @@ def test_a_training_is_not_resumed_with_what_would_change_it(finished, phantom, 
         **options,
     )
     workflow.initialize()
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it
+    with pytest.raises(RuntimeError) as caught:
         workflow.run()
     assert re.search(rf"begun with other options: {changed} was [^;]+\. Resume it", str(root_cause(caught.value)))
 

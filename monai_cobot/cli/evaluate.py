@@ -19,7 +19,6 @@ from rich.table import Table
 from monai_cobot.cli.batch import progress_bars, run_batch
 
 if TYPE_CHECKING:
-
     from monai_cobot.data import Volume
     from monai_cobot.reports import MaskScores, OverlaySample
 

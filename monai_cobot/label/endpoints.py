@@ -31,8 +31,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.routing import APIRoute
 from monailabel.config import settings
-from monailabel.datastore.dicom import DICOMWebDatastore
-from monailabel.endpoints import activelearning, datastore, infer, info, login, logs, ohif, proxy
+from monailabel.endpoints import activelearning, datastore, infer, info, login, logs, ohif
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.interfaces.exception import (
     ImageNotFoundException,
@@ -45,6 +44,7 @@ from monailabel.interfaces.utils.app import app_instance
 from monai_cobot.data import IMAGE_SUFFIXES, without_ending
 from monai_cobot.errors import describe_cause
 from monai_cobot.inferers import CancelToken
+from monai_cobot.label.dicom_studies import DicomStudies
 from monai_cobot.label.guard import Guard
 from monai_cobot.label.tasks import CANCEL, FOLDER
 from monai_cobot.label.training_queue import TrainingQueue, TrainingsWaitError
@@ -321,11 +321,9 @@ def _infer(
     with _folder_until_the_reply(background_tasks) as folder:
         FOLDER.set(folder)
         if output == infer.ResultType.dicom_seg:
-            if file or session or not isinstance(app.datastore(), DICOMWebDatastore):
-                raise HTTPException(422, "DICOM SEG is written for studies on a DICOM server alone; ask for image.")
-            if not params.get("label_info"):
-                raise HTTPException(422, "DICOM SEG says what it shows: send label_info in params.")
-            return infer.run_inference(background_tasks, model, image, "", json.dumps(params), None, None, output)
+            if file or session:
+                raise HTTPException(422, "DICOM SEG is written for images of the studies alone; ask for image.")
+            return _infer_dicom_seg(model, image, params, folder / "segmentation.dcm")
         if session:
             image = session.image
         elif file:
@@ -334,6 +332,20 @@ def _infer(
         if output == infer.ResultType.image and result["file"] is None:  # nothing was found, and a part was asked for
             return Response(status_code=204)
         return infer.send_response(app.datastore(), result, output, background_tasks)
+
+
+def _infer_dicom_seg(model: str, image: str, params: dict[str, Any], path: Path) -> Response:
+    app = app_instance()
+    studies = app.datastore()
+    if not isinstance(studies, DicomStudies):
+        raise HTTPException(422, "DICOM SEG is written for studies on a DICOM server alone; ask for image.")
+    params = {**params, "result_extension": ".nii.gz", "result_crop": False}
+    result = app.infer({**params, "model": model, "image": image})
+    if not result["params"]["voxels"]:
+        return Response(status_code=204)
+    names = params.get("label_info") or [{"name": name} for name in result["params"]["label_names"]]
+    studies.write_segmentation(image, result["file"], names, path)
+    return FileResponse(path, media_type="application/dicom", filename=f"{image}.dcm")
 
 
 # --- images, labels and sessions
@@ -435,14 +447,17 @@ def _session(session_id: str) -> Any:
 @router.get("/proxy/dicom/{operation}/{path:path}", include_in_schema=False)
 @router.post("/proxy/dicom/{operation}/{path:path}", include_in_schema=False)
 async def ask_dicom_server(http: Request, operation: Literal["wado", "qido", "stow"], path: str, user: _User) -> Any:
-    """What OHIF asks the DICOM server that the studies are on."""
+    """What OHIF asks the DICOM server that the studies are on, with what it may pass on of the request."""
     plain = path
     while unquote(plain) != plain:
         plain = unquote(plain)
-    if not settings.MONAI_LABEL_STUDIES.startswith(("http://", "https://")) or ".." in re.split(r"[/\\]", plain):
+    studies = app_instance().datastore()
+    if not isinstance(studies, DicomStudies) or ".." in re.split(r"[/\\]", plain):
         raise HTTPException(404, "there is no such address on the DICOM server of these studies, or no such server.")
-    await http.body()  # is kept, for the thread cannot wait for it
-    return await run_in_threadpool(asyncio.run, proxy.proxy_dicom(http, operation, path))
+    headers = {name: http.headers[name] for name in ("accept", "content-type") if name in http.headers}
+    asked = (http.method, operation, path, http.url.query, headers, await http.body())
+    answer = await run_in_threadpool(studies.forward, *asked)
+    return Response(answer.content, answer.status_code, media_type=answer.headers.get("Content-Type"))
 
 
 # --- what to label next

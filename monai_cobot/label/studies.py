@@ -11,35 +11,43 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import SimpleITK as sitk
 from fastapi import HTTPException
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import ImageNotFoundException
 
-from monai_cobot.data import read_volume, without_ending
+from monai_cobot.data import read_volume
 from monai_cobot.data.cases import Case, CaseError, MaskFile, check_same_grid, load_case
-from monai_cobot.files import stamp_of, write_atomically, written_beside
+from monai_cobot.files import stamp_of, write_atomically
 from monai_cobot.label.training import LabelledImage
 
-__all__ = ["Studies", "for_several_threads", "labelled_images"]
+__all__ = ["Studies", "labelled_images"]
 
 logger = logging.getLogger(__name__)
 
 _CONFIG = "datastore_v2.json"
 
-_IN_PLACE = (
-    *("refresh", "status", "json", "datalist", "list_images", "get_image_uri", "get_image_info", "get_label_uri"),
-    *("get_label_info", "get_labels_by_image_id", "get_labeled_images", "get_unlabeled_images", "update_image_info"),
-    *("update_label_info", "remove_image", "remove_label", "_init_from_datastore_file"),
-)
-"""Methods of MONAI Label that read or change the list in place, also on the thread that watches the folder."""
+_Result = TypeVar("_Result")
+_Arguments = ParamSpec("_Arguments")
+
+
+def _one_at_a_time(
+    method: Callable[Concatenate[Studies, _Arguments], _Result],
+) -> Callable[Concatenate[Studies, _Arguments], _Result]:
+    """A method of MONAI Label that reads or changes the list in place, with the list held."""
+
+    @functools.wraps(method)
+    def held(self: Studies, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        with self._guard:
+            return method(self, *args, **kwargs)
+
+    return held
 
 
 class Studies(LocalDatastore):
@@ -57,7 +65,6 @@ class Studies(LocalDatastore):
 
     def __init__(self, path: str, extensions: list[str], auto_reload: bool, read_only: bool) -> None:
         self._guard = threading.RLock()
-        _guard_methods(self, self._guard, _IN_PLACE)
         _put_damaged_list_aside(Path(path) / _CONFIG)
         super().__init__(path, extensions=extensions, auto_reload=auto_reload, read_only=read_only)
         if auto_reload:
@@ -79,19 +86,19 @@ class Studies(LocalDatastore):
         file_id, ending = self._to_id(os.path.basename(image_filename))
         image_id = _checked_name(image_id or file_id, "image")
         image = _read(Path(image_filename))
-        if not self.get_image_uri(image_id):
+        if not self._kept_image(image_id):
             name = self._filename(image_id, ending)
             target = os.path.join(self._datastore.image_path(), name)
             # what takes long is done before others have to wait
             with _copied_beside(image_filename, target) as beside, self._guard:
-                if not self.get_image_uri(image_id):
+                if not self._kept_image(image_id):
                     os.replace(beside, target)
                     info = {**(image_info or {}), "ts": int(time.time()), "name": name}
                     self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=ending))
                     self._update_datastore_file()
                     return image_id
         try:
-            check_same_grid(read_volume(self.get_image_uri(image_id)), image)
+            check_same_grid(read_volume(self._kept_image(image_id)), image)
         except ValueError as error:
             raise HTTPException(
                 409, f"another image is called {image_id} already; choose another name. ({error})"
@@ -113,13 +120,17 @@ class Studies(LocalDatastore):
             load_case(Case(image_id, Path(image), (MaskFile(Path(label_filename)),), image_id))
         except CaseError as error:
             raise HTTPException(422, str(error).replace(label_filename, "the label")) from error
+        return self._keep_label(image_id, label_filename, tag, label_info or {})
+
+    def _keep_label(self, image_id: str, label_filename: str, tag: str, label_info: Mapping[str, Any]) -> str:
+        """Put a label that was checked in its place."""
         _, ending = self._to_id(os.path.basename(label_filename))
         name = self._filename(image_id, ending)
         target = os.path.join(self._datastore.label_path(tag), name)
         with _copied_beside(label_filename, target) as beside, self._guard:
-            before = self.get_label_uri(image_id, tag)
+            before = self._kept_label(image_id, tag)
             os.replace(beside, target)
-            info = {**(label_info or {}), "ts": int(time.time()), "name": name}
+            info = {**label_info, "ts": int(time.time()), "name": name}
             self._datastore.objects[image_id].labels[tag] = DataModel(info=info, ext=ending)
             self._update_datastore_file()
             if before and before != os.path.realpath(target):  # of another format
@@ -132,70 +143,42 @@ class Studies(LocalDatastore):
             write_atomically(Path(self._datastore_config_path), json.dumps(content, indent=2, default=str).encode())
             self._config_ts = os.stat(self._datastore_config_path).st_mtime
 
-
-_Store = TypeVar("_Store", bound=Datastore)
-
-
-def for_several_threads(studies: _Store) -> _Store:
-    """Let one thread at a time use a datastore of MONAI Label's, which asks each from one thread alone.
-
-    Two threads that ask for the same image of a DICOM server would otherwise both download it into one folder, and
-    what it keeps of the server's answers is not made for threads either.
-
-    Returns:
-        The same datastore.
-    """
-    names = [name for name in dir(Datastore) if not name.startswith("_") and callable(getattr(studies, name))]
-    _guard_methods(studies, threading.RLock(), names)
-    return studies
-
-
-def _guard_methods(studies: Datastore, guard: AbstractContextManager[Any], names: Iterable[str]) -> None:
-    """Let these methods of a datastore hold a guard while they run."""
-    for name in names:
-        setattr(studies, name, _guarded_by(guard, getattr(studies, name)))
-
-
-def _guarded_by(guard: AbstractContextManager[Any], method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        with guard:
-            return method(*args, **kwargs)
-
-    return guarded
+    _kept_image = _one_at_a_time(LocalDatastore.get_image_uri)
+    _kept_label = _one_at_a_time(LocalDatastore.get_label_uri)
+    get_image_uri = _kept_image
+    get_label_uri = _kept_label
+    get_image_info = _one_at_a_time(LocalDatastore.get_image_info)
+    get_label_info = _one_at_a_time(LocalDatastore.get_label_info)
+    get_labels_by_image_id = _one_at_a_time(LocalDatastore.get_labels_by_image_id)
+    get_labeled_images = _one_at_a_time(LocalDatastore.get_labeled_images)
+    get_unlabeled_images = _one_at_a_time(LocalDatastore.get_unlabeled_images)
+    list_images = _one_at_a_time(LocalDatastore.list_images)
+    datalist = _one_at_a_time(LocalDatastore.datalist)
+    status = _one_at_a_time(LocalDatastore.status)
+    json = _one_at_a_time(LocalDatastore.json)
+    update_image_info = _one_at_a_time(LocalDatastore.update_image_info)
+    update_label_info = _one_at_a_time(LocalDatastore.update_label_info)
+    remove_image = _one_at_a_time(LocalDatastore.remove_image)
+    remove_label = _one_at_a_time(LocalDatastore.remove_label)
+    # also on the thread that watches the folder
+    refresh = _one_at_a_time(LocalDatastore.refresh)
+    _init_from_datastore_file = _one_at_a_time(LocalDatastore._init_from_datastore_file)
 
 
 def labelled_images(studies: Datastore) -> list[LabelledImage]:
-    """The images with a final label, by name. Those of a DICOM server are downloaded."""
+    """The images with a final label, by name; those that cannot be had are left out, and the log says why."""
     found = []
-    for image_id, image, label in sorted(_pairs(studies)):
-        info = studies.get_label_info(image_id, "final")
+    for image_id in sorted(studies.get_labeled_images()):
+        try:
+            image, label = studies.get_image_uri(image_id), studies.get_label_uri(image_id, "final")
+        except (HTTPException, OSError) as error:
+            logger.warning("%s is not trained on: %s", image_id, error)
+            continue
         if not (os.path.exists(image) and os.path.exists(label)):  # deleted, and the studies were not looked at since
             continue
-        found.append(LabelledImage(image_id, image, label, _values(info.get("label_info")), stamp_of(image, label)))
+        values = _values(studies.get_label_info(image_id, "final").get("label_info"))
+        found.append(LabelledImage(image_id, image, label, values, stamp_of(image, label)))
     return found
-
-
-def _pairs(studies: Datastore) -> list[tuple[str, str, str]]:
-    """Name, image and label."""
-    if isinstance(studies, Studies):
-        names = studies.get_labeled_images()
-        return [(name, studies.get_image_uri(name), studies.get_label_uri(name, "final")) for name in names]
-    # on a DICOM server a label has the name of its own series, which only this call knows
-    pairs = [(pair["image"], pair["label"]) for pair in studies.datalist()]
-    for image, label in pairs:
-        _put_on_grid(Path(label), Path(image))
-    return [(without_ending(Path(image).name), image, label) for image, label in pairs]
-
-
-def _put_on_grid(label: Path, image: Path) -> None:
-    """A DICOM segmentation leaves empty slices out, and MONAI Label makes a smaller label of it."""
-    if not (label.exists() and image.exists()):
-        return
-    mask, like = sitk.ReadImage(str(label)), sitk.ReadImage(str(image))
-    if mask.GetSize() != like.GetSize():
-        with written_beside(label) as beside:
-            sitk.WriteImage(sitk.Resample(mask, like, sitk.Transform(), sitk.sitkNearestNeighbor), str(beside))
 
 
 def _values(label_info: Any) -> dict[str, int]:

@@ -105,13 +105,14 @@ def shelf() -> AdapterShelf:
 
 @pytest.fixture(scope="session")
 def start(monailabel: None) -> Iterator[Callable[..., Running]]:
-    """Starts servers, which end with the tests."""
+    """Starts servers, which end with the tests; with the address of a DICOM server, its studies are served."""
     servers = []
 
-    def run(studies: Path, *options: str) -> Running:
+    def run(studies: Path, *options: str, address: str = "", **variables: str) -> Running:
         port = free_port()
-        arguments = ["serve", "--studies", str(studies), "--port", str(port), "--image-size", str(SIZE), *options]
-        servers.append(start_server([sys.executable, "-m", "monai_cobot", *arguments], studies, port))
+        arguments = ["serve", "--studies", address or str(studies), "--port", str(port), "--image-size", str(SIZE)]
+        command = [sys.executable, "-m", "monai_cobot", *arguments, *options]
+        servers.append(start_server(command, studies, port, **variables))
         return servers[-1]
 
     yield run

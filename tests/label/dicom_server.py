@@ -42,7 +42,10 @@ def save_series(folder: Path, array: np.ndarray, number: int) -> str:
 
 @contextmanager
 def dicom_server(folder: Path, seconds: float = 0) -> Iterator[tuple[str, list[str]]]:
-    """Serves the DICOM files below a folder, each series after so many seconds.
+    """Serves the DICOM files below a folder, each series after so many seconds, and keeps what is stored there.
+
+    Where the folder has a file ``broken``, an answer with a series ends in its middle; where it has one ``full``,
+    nothing is stored.
 
     Yields:
         The address, and the series that were asked for, as they are asked.
@@ -54,9 +57,12 @@ def dicom_server(folder: Path, seconds: float = 0) -> Iterator[tuple[str, list[s
         def do_GET(self) -> None:
             address = urlsplit(self.path)
             parts, asked = address.path.strip("/").split("/"), parse_qs(address.query)
-            if parts == ["series"]:  # QIDO
-                wanted = {name: asked[name][0] for name in ("Modality", "SeriesInstanceUID") if name in asked}
-                found = {of.SeriesInstanceUID: of for of in files if all(of[n].value == v for n, v in wanted.items())}
+            if parts[-1] in ("series", "studies"):  # QIDO
+                wanted = {
+                    name: asked[name][0] for name in ("Modality", "SeriesInstanceUID", "PatientID") if name in asked
+                }
+                unit = "SeriesInstanceUID" if parts[-1] == "series" else "StudyInstanceUID"
+                found = {of[unit].value: of for of in files if all(of[n].value == v for n, v in wanted.items())}
                 names = ("StudyInstanceUID", "SeriesInstanceUID", "Modality", "PatientID", "StudyDate", "StudyTime")
                 self.tell([pick(of, names) for of in found.values()])
                 return
@@ -72,18 +78,33 @@ def dicom_server(folder: Path, seconds: float = 0) -> Iterator[tuple[str, list[s
                 instance.save_as(written)
                 body += b"--" + BOUNDARY + b"\r\nContent-Type: application/dicom\r\n\r\n" + written.getvalue() + b"\r\n"
             kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY.decode()}'
-            self.answer(body + b"--" + BOUNDARY + b"--\r\n", kind)
+            self.answer(body + b"--" + BOUNDARY + b"--\r\n", kind, broken=(folder / "broken").exists())
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if (folder / "full").exists():
+                self.send_error(409, "no space left")
+                return
+            boundary = self.headers["Content-Type"].partition("boundary=")[2].strip('"').encode()
+            parts = [part.partition(b"\r\n\r\n")[2] for part in body.split(b"--" + boundary)[1:-1]]
+            stored = [pydicom.dcmread(io.BytesIO(part)) for part in parts]
+            files.extend(stored)
+            answer = pydicom.Dataset()
+            answer.ReferencedSOPSequence = [pydicom.Dataset() for _ in stored]
+            for told, one in zip(answer.ReferencedSOPSequence, stored, strict=True):
+                told.ReferencedSOPClassUID, told.ReferencedSOPInstanceUID = one.SOPClassUID, one.SOPInstanceUID
+            self.answer(answer.to_json().encode(), "application/dicom+json")
 
         def tell(self, datasets: list[pydicom.Dataset]) -> None:
             found = "[" + ",".join(of.to_json() for of in datasets) + "]"
             self.answer(found.encode(), "application/dicom+json")
 
-        def answer(self, body: bytes, kind: str) -> None:
+        def answer(self, body: bytes, kind: str, broken: bool = False) -> None:
             self.send_response(200)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if broken else body)
 
         def log_message(self, *_: object) -> None:
             pass

@@ -99,12 +99,12 @@ class Running:
         self.process.wait()
 
 
-def start_server(command: list[str], studies: Path, port: int) -> Running:
-    """Starts a server and waits until it answers."""
+def start_server(command: list[str], studies: Path, port: int, **variables: str) -> Running:
+    """Starts a server with further environment variables, and waits until it answers."""
     log = studies.parent / f"{studies.name}_{port}.log"
     temporary = studies.parent / f"temporary_{port}"
     temporary.mkdir()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)} | variables
     with open(log, "wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=studies.parent)
     server = Running(studies, process, f"http://127.0.0.1:{port}", log, temporary)

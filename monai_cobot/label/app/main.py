@@ -22,10 +22,11 @@ from monailabel.tasks.activelearning.random import Random
 
 import monai_cobot
 from monai_cobot.inferers import EmbeddingCache
+from monai_cobot.label.dicom_studies import open_dicom_studies
 from monai_cobot.label.models import Models
 from monai_cobot.label.prompts import PROTOCOL
 from monai_cobot.label.server import Settings
-from monai_cobot.label.studies import Studies, for_several_threads, labelled_images
+from monai_cobot.label.studies import Studies, labelled_images
 from monai_cobot.label.tasks import FOLDER, AdapterInference, AdapterTraining, UncertaintyStrategy
 from monai_cobot.label.training import Orders
 from monai_cobot.label.volumes import OpenVolumes
@@ -77,9 +78,9 @@ class CobotApp(MONAILabelApp):
         self.incoming.mkdir(parents=True, mode=0o700, exist_ok=True)
 
     def init_datastore(self) -> Datastore:
-        """The folder of studies, or MONAI Label's own access to a DICOM server."""
+        """The folder of studies, or those of a DICOM server."""
         if self.studies.startswith(("http://", "https://")):
-            return for_several_threads(super().init_datastore())
+            return open_dicom_studies(self.studies)
         return Studies(
             self.studies,
             settings.MONAI_LABEL_DATASTORE_FILE_EXT,

@@ -39,7 +39,8 @@ class ImageEncoder(ImageEncoderViT):
         if start is None:
             start = 0
             x = self.patch_embed(x)
-            x = x + F.pad(self.pos_embed, (0, x.shape[-1] - self.pos_embed.shape[-1]))
+            # a convolution's output lies in memory channel by channel, and what is computed of it would too
+            x = x.contiguous() + F.pad(self.pos_embed, (0, x.shape[-1] - self.pos_embed.shape[-1]))
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for block in islice(self.blocks, start, min(end, depth)):
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import SimpleITK as sitk
 
 from monai_cobot.data.cases import Case, CaseError, load_case
+from monai_cobot.data.components import large_components
 from monai_cobot.data.opening import CaseSplit
 from monai_cobot.data.parts import cases_of
 from monai_cobot.data.volumes import Volume, read_volume, without_ending
@@ -169,17 +169,9 @@ class MaskPrompts:
 
     def _boxes(self, mask: np.ndarray) -> list[Box]:
         """The boxes in a mask (H, W) of at least ``min_foreground`` pixels."""
-        if not self.components:
-            x0, y0, x1, y1 = box_from_mask(mask).tolist()
-            return [(x0, y0, x1, y1)]
-        statistics = sitk.LabelShapeStatisticsImageFilter()
-        statistics.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True))
-        boxes: list[Box] = []
-        for component in statistics.GetLabels():
-            x, y, width, height = statistics.GetBoundingBox(component)
-            if statistics.GetNumberOfPixels(component) >= self.min_foreground:
-                boxes.append((x, y, x + width, y + height))
-        return boxes
+        parts = large_components(mask, self.min_foreground).values() if self.components else (mask,)
+        boxes = [box_from_mask(part).tolist() for part in parts]
+        return [(x0, y0, x1, y1) for x0, y0, x1, y1 in boxes]
 
 
 @dataclass(frozen=True)

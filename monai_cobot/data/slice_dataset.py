@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from monai_cobot.data.cases import Case, CaseError, LoadedCase, load_case
+from monai_cobot.data.components import large_components
 from monai_cobot.data.feature_cache import image_digest
 from monai_cobot.data.slice_store import SlicesOnDisk, SliceStore
 from monai_cobot.transforms.augmentation import image_augmentations
@@ -243,7 +243,7 @@ class SliceDataset(Dataset):
             return {"label": torch.from_numpy(numbers[None])}
         mask = _label_in_slice(label_maps, self._label_values[label_index])
         if component:
-            mask = _components(mask) == component
+            mask = large_components(mask, self.min_foreground)[component]
         return {
             "label": torch.from_numpy(mask[None].astype(np.float32)),
             "box": box_from_mask(mask),
@@ -270,7 +270,7 @@ class SliceDataset(Dataset):
             numbers = [
                 (n, component)
                 for n in np.flatnonzero(areas[value] >= self.min_foreground).tolist()
-                for component in (self._large_components(label_maps[n], value) if self.components else (0,))
+                for component in (self._components(label_maps[n], value) if self.components else (0,))
             ]
             if not numbers:
                 part = "component" if self.components else "slice"
@@ -308,9 +308,8 @@ class SliceDataset(Dataset):
         rows[:, 2:] = [(label, component) for _, label, component in found]
         return rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 1]))]
 
-    def _large_components(self, label_maps: np.ndarray, value: int) -> list[int]:
-        areas = np.bincount(_components(_label_in_slice(label_maps, value)).ravel())
-        return [number for number in range(1, len(areas)) if areas[number] >= self.min_foreground]
+    def _components(self, label_maps: np.ndarray, value: int) -> list[int]:
+        return list(large_components(_label_in_slice(label_maps, value), self.min_foreground))
 
     def _skip(self, case: Case, reason: str, label: str | None = None) -> None:
         self.skipped.append(Skip(case.name, reason, label))
@@ -339,9 +338,3 @@ class SliceDataset(Dataset):
 def _label_in_slice(label_maps: np.ndarray, value: int) -> np.ndarray:
     """(N, H, W) -> (H, W) bool."""
     return (label_maps == value).any(axis=0)
-
-
-def _components(mask: np.ndarray) -> np.ndarray:
-    """(H, W) bool -> (H, W) int, components of 8 neighbours numbered from 1."""
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    return sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))

@@ -28,6 +28,10 @@ CACHED_VALUES = 2**20
 """Values of the image tokens of all prompts that are decoded together: 4 MB, one prompt of ViT-B at 1024 pixels."""
 
 
+FEW_KEYS = 32
+"""Keys, the tokens of a prompt, up to which the pixels' attention to them is written out on a CPU."""
+
+
 def decode_masks(sam: Sam, embeddings: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
     """Decode one mask a prompt, as SAM does with ``multimask_output=False`` and without a mask prompt.
 
@@ -89,8 +93,9 @@ class _ProjectedImage(NamedTuple):
 
 
 def _project_image(sam: Sam, embeddings: Tensor) -> _ProjectedImage:
-    keys = embeddings.flatten(2).transpose(1, 2) + sam.prompt_encoder.no_mask_embed.weight  # (B, P, C)
-    keys = keys.unsqueeze(1)
+    # tokens one after the other, or each layer would copy them so
+    keys = embeddings.permute(0, 2, 3, 1).contiguous().flatten(1, 2)  # (B, P, C)
+    keys = (keys + sam.prompt_encoder.no_mask_embed.weight).unsqueeze(1)
     positions = embed_grid(sam.prompt_encoder).to(keys.dtype)
     first = sam.mask_decoder.transformer.layers[0]
     to_image, from_image = first.cross_attn_token_to_image, first.cross_attn_image_to_token
@@ -179,8 +184,15 @@ def _attend_heads(attention: DecoderAttention, q: Tensor, k: Tensor, v: Tensor) 
     else:
         q = q.expand(-1, prompts, -1, -1, -1)
         q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in (q, k, v))  # (B N, heads, Q, D), (B N, heads, K, D)
-        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).unflatten(0, (-1, prompts))
+        few = k.shape[2] <= FEW_KEYS and k.device.type == "cpu"
+        out = _attend_few(q, k, v) if few else F.scaled_dot_product_attention(q, k, v)
+        out = out.transpose(1, 2).unflatten(0, (-1, prompts))
     return attention.out_proj(out.flatten(-2))
+
+
+def _attend_few(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """``scaled_dot_product_attention``, whose fused kernel takes three times as long on a CPU for a handful of keys."""
+    return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
 
 
 def _masks(upscaling: nn.Sequential, keys: Tensor, weights: Tensor, size: torch.Size) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from os import PathLike
@@ -18,7 +18,7 @@ from monai_cobot.inferers.cancel import CancelToken, Progress
 from monai_cobot.inferers.embedding_cache import EmbeddingCache
 from monai_cobot.inferers.grid import SLICE_NORMALS, Box, Region, region_to_source
 from monai_cobot.inferers.objects import MaskCrop, SegmentedObject
-from monai_cobot.inferers.postprocessing import fill_holes, largest_component
+from monai_cobot.inferers.postprocessing import components_in_slices, fill_holes, largest_component
 from monai_cobot.inferers.prediction import SlicePrediction, SlicePredictor
 from monai_cobot.inferers.prompts import Point, SlicePrompts
 from monai_cobot.inferers.propagation import EndRules, propagate
@@ -257,7 +257,7 @@ class VolumeSession:
         with self._work(cancel):
             region = region.clipped(self.shape)
             mask = segment_region(self._predictor(cancel), region, axes, self.shape, progress)
-            mask = _tidied(mask, axes[0], keep_largest, fill)
+            mask = _tidied(mask, axes[0], fill, keep_largest)
             drawn = {
                 (axis, index): SlicePrompts(region.box(axis, self.shape), origin="region")
                 for axis in axes
@@ -275,7 +275,7 @@ class VolumeSession:
         fuse: bool = False,
         cancel: CancelToken | None = None,
         progress: Progress | None = None,
-        keep_largest: bool = True,
+        keep_connected: bool = True,
         fill: bool = True,
     ) -> range:
         """Segment an object in 3D from boxes on one or more slices of an axis; it replaces the object's mask there.
@@ -292,7 +292,9 @@ class VolumeSession:
             fuse: segment the slices of the two other axes too, and average the probabilities.
             cancel: stops it.
             progress: is told the slices done and, at most, to do.
-            keep_largest: keep the largest connected part alone.
+            keep_connected: keep the parts that are connected, in 3D, to the mask of a slice with a box or points, all of
+                them, and drop the others. For a slice outside the limits, the limit beside it stands; where none of
+                these slices shows the object, the largest part is kept.
             fill: fill holes in slices.
 
         Returns:
@@ -332,7 +334,10 @@ class VolumeSession:
                 )
             region, mask = found
             changed = begun.without_propagated(axis, limits)
-            changed = changed.with_mask(region, _tidied(mask, axis, keep_largest, fill))
+            normal = SLICE_NORMALS[axis]
+            drawn_on = {min(max(index, limits.start), limits.stop - 1) - region.low[normal] for index in prompts}
+            tidied = _tidied(mask, axis, fill, connected_to=drawn_on if keep_connected else None)
+            changed = changed.with_mask(region, tidied)
             shown = {}
             for index in region.indices(axis):  # where axes were fused, that may be one slice more at each end
                 box = slices[index].box if index in slices else self._box_in_slice(changed, axis, index)
@@ -450,13 +455,19 @@ class VolumeSession:
         return None if found is None else found.region.box(axis, self.shape)
 
 
-def _tidied(mask: np.ndarray, axis: str, keep_largest: bool, fill: bool) -> np.ndarray:
+def _tidied(
+    mask: np.ndarray, axis: str, fill: bool, keep_largest: bool = False, connected_to: Collection[int] | None = None
+) -> np.ndarray:
+    """A mask without what was not meant; ``connected_to`` are slices of the mask along the axis."""
     around = Region.around(mask)
     if around is None:
         return mask
     inside = mask[around.slices]  # of whole slices, an object is a small part
     if keep_largest:
         inside = largest_component(inside)
+    if connected_to is not None:
+        first = around.low[SLICE_NORMALS[axis]]
+        inside = components_in_slices(inside, SLICE_NORMALS[axis], [index - first for index in connected_to])
     if fill:
         inside = fill_holes(inside, SLICE_NORMALS[axis])
     tidied = np.zeros_like(mask)

@@ -189,7 +189,7 @@ def test_every_slice_of_a_region_is_prompted_with_its_cross_section(session: Vol
 
 
 def test_a_propagated_object_goes_through_its_boxes(session: VolumeSession) -> None:
-    found = session.propagate("axial", {7: BOX, 11: BOX}, keep_largest=False, fill=False)
+    found = session.propagate("axial", {7: BOX, 11: BOX}, fill=False)
     assert set(range(7, 12)) <= set(found)
     mask = session.lps_mask(1)
     for index in (7, 11):
@@ -248,8 +248,8 @@ def test_fused_axes_change_the_slices_that_may_be_changed_all_of_them_and_no_oth
     session.segment_region(Region((0, 0, 0), session.shape), label=1, axes=("coronal",))
     before, limits = session.lps_mask(1), range(8, 11)
     assert before[:, :, [7, 11]].any(axis=(0, 1)).all()
-    session.propagate("axial", {9: BOX}, label=1, limits=limits, fuse=True, keep_largest=False, fill=False)
-    session.propagate("axial", {9: BOX}, label=2, limits=limits, fuse=True, keep_largest=False, fill=False)
+    session.propagate("axial", {9: BOX}, label=1, limits=limits, fuse=True, keep_connected=False, fill=False)
+    session.propagate("axial", {9: BOX}, label=2, limits=limits, fuse=True, keep_connected=False, fill=False)
     after, alone = session.lps_mask(1), session.lps_mask(2)
     assert set(np.flatnonzero(alone.any(axis=(0, 1)))) == set(limits)
     assert np.array_equal(after[:, :, 8:11], alone[:, :, 8:11])
@@ -402,13 +402,13 @@ def test_the_slices_beside_a_prompted_one_are_encoded_ahead(shelf: AdapterShelf,
 
 def test_three_axes_are_fused_by_the_mean_of_their_probabilities(session: VolumeSession) -> None:
     steps: list[tuple[int, int]] = []
-    session.propagate("axial", {9: BOX}, label=1, keep_largest=False, fill=False)
+    session.propagate("axial", {9: BOX}, label=1, keep_connected=False, fill=False)
     session.propagate(
         "axial",
         {9: BOX},
         label=2,
         fuse=True,
-        keep_largest=False,
+        keep_connected=False,
         fill=False,
         progress=lambda *step: steps.append(step),
     )
@@ -421,6 +421,40 @@ def test_three_axes_are_fused_by_the_mean_of_their_probabilities(session: Volume
     # a voxel beside the object, in which no axis sees it, is in neither
     i, j, k = (int(end) for end in np.argwhere(one).max(0) + 3)
     assert not fused[i:, j:, k:].any()
+
+
+def paint(session: VolumeSession, monkeypatch: pytest.MonkeyPatch, painted: np.ndarray) -> None:
+    """Whatever is drawn, axial slices show this: (I, J, K) bool at the volume's origin."""
+
+    class Painted(SlicePredictor):
+        def __call__(self, axis: str, index: int, prompts: object) -> SlicePrediction:
+            i, j, k = painted.shape
+            plane = np.zeros(session._encoder.shape(axis), dtype=np.float32) - 5
+            if index < k:
+                plane[:j, :i] += 10 * painted[:, :, index].T
+            return SlicePrediction(plane, 1.0)
+
+    predictor = Painted(session.model, PRESET, session._encoder, CancelToken())
+    monkeypatch.setattr(session, "_predictor", lambda cancel: predictor)
+
+
+def test_no_slice_with_a_box_loses_its_mask_where_the_slices_between_show_nothing(
+    session: VolumeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meant, stray = np.zeros((12, 12, 18), dtype=bool), np.zeros((12, 12, 18), dtype=bool)
+    meant[2:9, 2:9, 3:5] = meant[4:6, 4:6, 15] = True  # the first is larger, the second is the user's as well
+    stray[2:10, 2:10, 8:11] = True  # the largest
+    paint(session, monkeypatch, meant | stray)
+    boxes = {3: (1.0, 1.0, 10.0, 10.0), 15: (3.0, 3.0, 7.0, 7.0)}
+    session.propagate("axial", boxes)
+    assert np.array_equal(session.lps_mask(1)[:12, :12, :18], meant)
+    session.propagate("axial", boxes, label=2, keep_connected=False)
+    assert np.array_equal(session.lps_mask(2)[:12, :12, :18], meant | stray)
+    session.propagate("axial", boxes, label=3, limits=range(4, 12))
+    kept = np.flatnonzero(session.lps_mask(3).any(axis=(0, 1)))
+    assert list(kept) == [4], "beside a drawn slice outside the limits, the limit stands for it"
+    session.propagate("axial", boxes, label=4, limits=range(6, 12))
+    assert list(np.flatnonzero(session.lps_mask(4).any(axis=(0, 1)))) == [8, 9, 10], "the largest, where none is left"
 
 
 def test_what_is_not_connected_and_holes_are_tidied_where_that_is_asked_for(
@@ -439,19 +473,11 @@ def test_what_is_not_connected_and_holes_are_tidied_where_that_is_asked_for(
         session.propagate("axial", {1: (0.0, 0.0, 9.0, 9.0)}, label=2, **options)
         return session.lps_mask(2)[:9, :9, :3]
 
-    class Painted(SlicePredictor):
-        def __call__(self, axis: str, index: int, prompts: object) -> SlicePrediction:
-            plane = np.zeros(session._encoder.shape(axis), dtype=np.float32) - 5
-            plane[:9, :9] += 10 * (ring | speck)[:, :, index].T
-            return SlicePrediction(plane, 1.0)
-
-    painted = Painted(session.model, PRESET, session._encoder, CancelToken())
-    monkeypatch.setattr(session, "_predictor", lambda cancel: painted)
+    paint(session, monkeypatch, ring | speck)
     whole = ring.copy()
     whole[3, 3, 1] = True
     assert np.array_equal(segment(), ring | speck)
     assert np.array_equal(segment(keep_largest=True), ring)
     assert np.array_equal(segment(keep_largest=True, fill=True), whole)
-    assert np.array_equal(propagated(keep_largest=False, fill=False), ring | speck)
-    assert np.array_equal(propagated(fill=False), ring)
-    assert np.array_equal(propagated(), whole), "what is propagated is tidied unless asked otherwise"
+    assert np.array_equal(propagated(fill=False), ring | speck), "both are in the slice that the user drew on"
+    assert np.array_equal(propagated(), whole | speck), "holes of what is propagated are filled unless asked otherwise"

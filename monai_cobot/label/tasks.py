@@ -385,10 +385,11 @@ class UncertaintyStrategy(Strategy):
             datastore: the studies.
 
         Returns:
-            ``id`` of the image and its ``uncertainty`` in bits, 0 to 1; empty where all images have labels.
+            ``id`` of the image and its ``uncertainty`` in bits, 0 to 1; empty where all images have labels, or none can be read.
 
         Raises:
-            HTTPException: there is no such model, it cannot be used, or the client is gone (499).
+            HTTPException: there is no such model, it cannot be used, the client is gone (499), or no image at all could be
+                fetched.
         """
         names, cancel = self._models.names(), _GivesWay(CANCEL.get())
         name = str(request.get("model") or next(iter(names)))
@@ -398,9 +399,10 @@ class UncertaintyStrategy(Strategy):
         if len(images) > self.MOST_IMAGES:
             images = sorted(random.sample(images, self.MOST_IMAGES))
         found: dict[str, float] = {}
+        refused: HTTPException | None = None
         for image in images:
-            path = Path(datastore.get_image_uri(image))
             try:
+                path = Path(datastore.get_image_uri(image))
                 key = (identity(path), name, config and config.weights_sha256)
                 if key not in self._known:
                     with VolumeSession(path, model, cache=self._cache, look_ahead=False, keep_undo=False) as session:
@@ -409,9 +411,14 @@ class UncertaintyStrategy(Strategy):
             except Cancelled:
                 logger.info("Choosing what to label next ends at %s, for its client is gone.", image)
                 raise HTTPException(499, "The client is gone.") from None
-            except (ValueError, OSError):  # an image that cannot be read is not one to label
-                continue
+            except HTTPException as error:  # a series that cannot be fetched costs none of the others
+                logger.warning("%s is passed over in choosing what to label next: %s", image, error.detail)
+                refused = error
+            except (ValueError, OSError) as error:  # an image that cannot be read is not one to label
+                logger.warning("%s is passed over in choosing what to label next: %s", image, error)
         if not found:
+            if refused is not None:
+                raise refused
             return {}
         chosen = max(found, key=found.__getitem__)
         return {"id": chosen, "uncertainty": found[chosen]}

@@ -51,6 +51,32 @@ def test_choosing_what_to_label_next_ends_where_its_client_is_gone(choose):
     assert choose()["id"].startswith("ball_")
 
 
+def test_a_series_that_cannot_be_fetched_or_read_costs_the_others_no_place_in_what_to_label_next(
+    choose, tmp_path, monkeypatch, caplog
+):
+    from fastapi import HTTPException
+
+    (tmp_path / "studies" / "no_image.nii.gz").write_bytes(b"no image")
+    alone = choose()
+    assert alone["id"].startswith("ball_")
+
+    def fetch(images: _Images, name: str) -> str:
+        if name in broken:
+            raise HTTPException(502, "the DICOM server does not send it")
+        return str(images.folder / name)
+
+    monkeypatch.setattr(_Images, "get_image_uri", fetch)
+    broken = sorted({f"ball_{number}.nii.gz" for number in range(3)} - {alone["id"]})
+    caplog.clear()
+    assert choose() == alone
+    assert all(any(name in line and "does not send it" in line for line in caplog.messages) for name in broken)
+    assert any("no_image.nii.gz is passed over" in line for line in caplog.messages)
+
+    broken.append(alone["id"])
+    with pytest.raises(HTTPException, match="does not send it"):
+        choose()
+
+
 def test_choosing_what_to_label_next_waits_for_those_who_wait_for_a_mask(choose):
     from monai_cobot.label.tasks import _answering
 

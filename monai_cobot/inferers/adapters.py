@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
 from safetensors import safe_open
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from monai_cobot.networks import PromptableSam, accelerate, base_weights_sha256
 from monai_cobot.networks._segment_anything import Sam
-from monai_cobot.networks.backends import choose_backend
+from monai_cobot.networks.backends import AcceleratedSam, choose_backend
 from monai_cobot.networks.sam import variant_of
 from monai_cobot.peft import load_adapter, read_adapter_config
 from monai_cobot.peft.io import WEIGHTS_FILE
@@ -47,7 +48,11 @@ class AdaptedSam:
 
 
 class AdapterShelf:
-    """Adapters over one SAM, which is in memory once: an adapter adds its own weights alone.
+    """Adapters over one SAM, which is in memory once: in the backend ``"eager"``, an adapter adds its own weights.
+
+    In another backend, that holds for adapters that leave the image encoder alone: they share one converted or compiled
+    encoder. Each of the others has one of its own, as large as the SAM's, which takes seconds (OpenVINO, from its
+    cache or a small SAM) to a minute to make when it is loaded.
 
     Adapters do not disturb one another and may be used from several threads at once. COBOT is folded on loading: the
     output is the same, and nothing is mixed at inference.
@@ -77,6 +82,8 @@ class AdapterShelf:
         choose_backend(bare, backend)  # what cannot run here says so before an adapter is loaded
         self._held_weights = bare.held_weights  # one place for all adapters
         self._loaded: dict[tuple[Path, str], AdaptedSam] = {}
+        # the last one made of every encoder that is in use; who forgets an adapter has its memory back
+        self._of_encoder: WeakValueDictionary[str, AcceleratedSam] = WeakValueDictionary()
 
     @cached_property
     def base(self) -> AdaptedSam:
@@ -125,10 +132,12 @@ class AdapterShelf:
         axis: str = "axial",
         labels: Mapping[str, int] | None = None,
     ) -> AdaptedSam:
-        network = accelerate(PromptableSam(sam, self._precision, self._held_weights), self._backend)
-        size, dtype = sam.image_encoder.img_size, str(network.computing_type()).removeprefix("torch.")
+        promptable = PromptableSam(sam, self._precision, self._held_weights)
+        size, dtype = sam.image_encoder.img_size, str(promptable.computing_type()).removeprefix("torch.")
         digest = hashlib.sha256(weights.encode()).hexdigest()[:32]
         source = f"embeddings_{variant_of(sam)}_{size}_{dtype}_{digest}"
+        network = accelerate(promptable, self._backend, beside=self._of_encoder.get(source))
+        self._of_encoder[source] = network
         return AdaptedSam(name, network, source, preset, axis, labels or {})
 
 

@@ -80,6 +80,33 @@ def test_an_encoder_runs_in_the_backend_that_was_asked_for(
 
 
 @torch.no_grad()
+def test_adapters_that_leave_the_encoder_alone_share_one_that_was_compiled(
+    adapter_folder: AdapterFolder, image: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino", reason='needs the extra "openvino"')
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_: tmp_path)
+    compiled, compile_model = [], openvino.Core.compile_model
+
+    def count(core: object, *arguments: object) -> object:
+        compiled.append(arguments[1])
+        return compile_model(core, *arguments)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", count)
+    shelf = AdapterShelf(build_sam("vit_mini", image_size=SIZE), backend="openvino")
+    folders = [adapter_folder("decoder_only", seed) for seed in (1, 2)]
+    models = [shelf.load(folder) for folder in folders]
+    assert compiled == ["CPU"]
+    for folder, model in zip(folders, models, strict=True):
+        assert torch.allclose(model.network(image), alone(folder, image), atol=1e-3)
+    assert not torch.allclose(models[0].network(image), models[1].network(image), atol=1e-2)
+    shelf.forget(models.pop(0))
+    assert shelf.base.network.choice.name == "openvino"
+    assert compiled == ["CPU"], "the other still has it"
+    shelf.load(adapter_folder("lora", 1))
+    assert compiled == ["CPU", "CPU"], "which changes the encoder"
+
+
+@torch.no_grad()
 def test_adapters_can_be_used_from_several_threads_at_once(adapter_folder: AdapterFolder, image: torch.Tensor) -> None:
     shelf = AdapterShelf(build_sam("vit_mini", image_size=SIZE))
     models = [shelf.load(adapter_folder("lora", seed, orchestrate=True)) for seed in (1, 2)]

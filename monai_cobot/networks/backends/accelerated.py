@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from os import PathLike
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from monai_cobot.networks.backends.choice import BackendChoice, BackendError, choose_backend
@@ -76,15 +76,21 @@ class AcceleratedSam(PromptableSam):
         # one by one: a batch is no faster on a CPU, and every size of it would be another conversion
         return torch.cat([self._encode_whole(image) for image in pixels.split(1)])
 
+    def shares_encoder_with(self, network: PromptableSam) -> bool:
+        """Whether the image encoder of a network computes with the very tensors that this one was made ready with."""
+        encoder, precision = network.sam.image_encoder, network.computing_type()
+        return precision == self.computing_type() and _versions(encoder) == self._snapshot
+
     def _weights(self) -> list[tuple[int, int]]:
         """What differs once a weight of the encoder is written to, replaced or moved."""
-        encoder = self.sam.image_encoder
-        tensors = [*encoder.parameters(), *encoder.buffers()]
-        return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
+        return _versions(self.sam.image_encoder)
 
 
 def accelerate(
-    network: PromptableSam, backend: str = "auto", cache_dir: str | PathLike[str] | None = None
+    network: PromptableSam,
+    backend: str = "auto",
+    cache_dir: str | PathLike[str] | None = None,
+    beside: AcceleratedSam | None = None,
 ) -> AcceleratedSam:
     """Run a network's image encoder as fast as this machine can.
 
@@ -98,6 +104,8 @@ def accelerate(
             ``"auto"``, as ``choose_backend`` decides.
         cache_dir: where converted encoders are kept, of all weights together, never beyond
             ``openvino_cache.MAX_BYTES``; it may be deleted at any time. A folder of the user's cache if None.
+        beside: a network that was accelerated with the same backend, and whose image encoder is the same, adapters
+            included; where it has the very same tensors, what was converted or compiled of it is shared.
 
     Returns:
         The network for inference; its ``choice`` is what was chosen.
@@ -107,6 +115,9 @@ def accelerate(
         BackendError: the backend that was asked for is not installed, does not run on the network's device, or cannot
             convert this encoder. Under ``auto``, the next one is taken.
     """
+    if beside is not None and beside.shares_encoder_with(network):
+        network.eval()
+        return AcceleratedSam(network, beside.choice, beside._encode_whole)
     choice = choose_backend(network, backend)
     network.eval()
     try:
@@ -118,6 +129,11 @@ def accelerate(
         choice, encode = BackendChoice("eager", "OpenVINO cannot convert the image encoder, as said above"), None
     logger.info("The image encoder runs in %s: %s.", choice.name, choice.reason)
     return AcceleratedSam(network, choice, encode)
+
+
+def _versions(encoder: nn.Module) -> list[tuple[int, int]]:
+    tensors = [*encoder.parameters(), *encoder.buffers()]
+    return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
 
 def _prepare(network: PromptableSam, backend: str, cache_dir: str | PathLike[str] | None) -> Encode | None:

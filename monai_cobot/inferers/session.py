@@ -292,8 +292,8 @@ class VolumeSession:
             fuse: segment the slices of the two other axes too, and average the probabilities.
             cancel: stops it.
             progress: is told the slices done and, at most, to do.
-            keep_connected: keep the parts that are connected, in 3D, to the mask of a slice with a box or points, all of
-                them, and drop the others. For a slice outside the limits, the limit beside it stands; where none of
+            keep_connected: keep all parts that are connected, in 3D, to the mask of a slice with a box or points, and
+                drop the others. For a slice outside the limits, the limit beside it stands; where none of
                 these slices shows the object, the largest part is kept.
             fill: fill holes in slices.
 

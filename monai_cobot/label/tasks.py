@@ -385,11 +385,12 @@ class UncertaintyStrategy(Strategy):
             datastore: the studies.
 
         Returns:
-            ``id`` of the image and its ``uncertainty`` in bits, 0 to 1; empty where all images have labels, or none can be read.
+            ``id`` of the image and its ``uncertainty`` in bits, 0 to 1; empty where all images have labels, or none can
+            be read.
 
         Raises:
-            HTTPException: there is no such model, it cannot be used, the client is gone (499), or no image at all could be
-                fetched.
+            HTTPException: there is no such model, it cannot be used, the client is gone (499), or no image at all could
+                be fetched.
         """
         names, cancel = self._models.names(), _GivesWay(CANCEL.get())
         name = str(request.get("model") or next(iter(names)))
@@ -407,15 +408,17 @@ class UncertaintyStrategy(Strategy):
                 if key not in self._known:
                     with VolumeSession(path, model, cache=self._cache, look_ahead=False, keep_undo=False) as session:
                         self._known[key] = image_uncertainty(session, cancel=cancel)
-                found[image] = self._known[key]
             except Cancelled:
                 logger.info("Choosing what to label next ends at %s, for its client is gone.", image)
                 raise HTTPException(499, "The client is gone.") from None
             except HTTPException as error:  # a series that cannot be fetched costs none of the others
                 logger.warning("%s is passed over in choosing what to label next: %s", image, error.detail)
                 refused = error
+                continue
             except (ValueError, OSError) as error:  # an image that cannot be read is not one to label
                 logger.warning("%s is passed over in choosing what to label next: %s", image, error)
+                continue
+            found[image] = self._known[key]
         if not found:
             if refused is not None:
                 raise refused

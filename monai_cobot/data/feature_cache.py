@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
+import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -49,13 +50,22 @@ class FeatureCache:
             depend on, such as the network's weights.
         max_gb: bound of the folder in units of 10^9 bytes, for all sources together.
         dtype: the type in which features are kept, float32 or bfloat16.
+        keep_used: whether entries that were used since this object was made stay, by whatever process. For who takes
+            all images in turn, again and again: where they do not all fit, those that went first would be the next to
+            be asked for, and nothing would ever be found. Nothing more is kept where only such entries could go, with
+            a warning.
 
     Raises:
         ValueError: for a bound that is not positive, or another type.
     """
 
     def __init__(
-        self, folder: str | Path, source: str, max_gb: float = 20.0, dtype: torch.dtype = torch.float32
+        self,
+        folder: str | Path,
+        source: str,
+        max_gb: float = 20.0,
+        dtype: torch.dtype = torch.float32,
+        keep_used: bool = False,
     ) -> None:
         if not max_gb > 0:
             raise ValueError(f"A feature cache of {max_gb} GB holds nothing: expected more than 0.")
@@ -65,6 +75,9 @@ class FeatureCache:
         self.source = source
         self.max_bytes = int(max_gb * 1e9)
         self.dtype = dtype
+        self.keep_used = keep_used
+        self._since = time.time_ns()
+        self._used: set[Path] = set()
         self._bytes_until_scan = 0
         self._writes = True
 
@@ -87,6 +100,7 @@ class FeatureCache:
             logger.warning("%s is damaged (%s); it is computed again.", path, error)
             _delete(path)
             return None
+        self._used.add(path)
         with suppress(OSError):  # deleted meanwhile, or a folder that others keep
             os.utime(path)  # the last use decides what goes first
         return features
@@ -106,9 +120,20 @@ class FeatureCache:
             )
             return
         try:
-            self._make_room(len(content))
-            with written_beside(self._path(digest)) as beside:
+            if not self._make_room(len(content)):
+                self._writes = False
+                logger.warning(
+                    "The features of all images do not fit into the %.3g GB that %s may take: those that are kept "
+                    "stay, and all others are computed in every epoch. Raise the bound (feature_cache_gb), keep "
+                    "features in bfloat16 (feature_cache_type), or train on fewer slices.",
+                    self.max_bytes / 1e9,
+                    self.folder,
+                )
+                return
+            path = self._path(digest)
+            with written_beside(path) as beside:
                 beside.write_bytes(content)
+            self._used.add(path)
         except FileNotFoundError:  # another process deleted the folder meanwhile; the next image makes it anew
             logger.info("%s was deleted while an entry was written.", self.folder)
         except OSError as error:
@@ -119,6 +144,7 @@ class FeatureCache:
         """Delete the folder with all sources."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._bytes_until_scan = 0
+        self._used.clear()
 
     def _path(self, digest: str) -> Path:
         return self.folder / self.source / digest[:2] / f"{digest}{_SUFFIX}"
@@ -128,11 +154,15 @@ class FeatureCache:
         checksum = zlib.crc32(features.reshape(-1).view(torch.uint8).numpy().data)
         return {"source": self.source, "digest": digest, "dtype": str(self.dtype), "crc32": f"{checksum:08x}"}
 
-    def _make_room(self, size: int) -> None:
-        """Delete the entries that were not used for longest where another of so many bytes would not fit."""
+    def _make_room(self, size: int) -> bool:
+        """Delete the entries that were not used for longest where another of so many bytes would not fit.
+
+        Returns:
+            Whether it fits now.
+        """
         self._bytes_until_scan -= size
         if self._bytes_until_scan >= 0:
-            return
+            return True
         entries = []
         for path in self.folder.rglob(f"*{_SUFFIX}"):
             try:
@@ -144,12 +174,15 @@ class FeatureCache:
         # down to where nothing has to be looked at again before the next scan
         reserve = int(self.max_bytes * _SCAN_SHARE)
         if total > self.max_bytes:
-            for _, length, path in sorted(entries):
+            for used, length, path in sorted(entries):
                 if total <= self.max_bytes - reserve:
                     break
+                if self.keep_used and (path in self._used or used >= self._since):
+                    continue
                 _delete(path)
                 total -= length
         self._bytes_until_scan = min(reserve, max(0, self.max_bytes - total))
+        return total <= self.max_bytes or not self.keep_used
 
 
 def _delete(path: Path) -> None:

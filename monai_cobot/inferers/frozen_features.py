@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,13 @@ def open_feature_cache(
         raise ValueError(f"Features are kept as {' or '.join(_TYPES)}, not as {dtype!r}.")
     size = network.sam.image_encoder.img_size
     computed = str(network.computing_type()).removeprefix("torch.")
-    source = f"{variant_of(network.sam)}_{size}_depth{depth}_{computed}_as_{dtype}_{weights[:32]}"
+    # images are resized and normalised behind their digest, which another release may do differently
+    releases = "_".join(f"{package}-{version(package)}" for package in ("monai_cobot", "torch"))
+    source = f"{variant_of(network.sam)}_{size}_depth{depth}_{computed}_as_{dtype}_{releases}_{weights[:32]}"
     blocks = len(network.sam.image_encoder.blocks)
     part = "the image encoder" if depth > blocks else f"the first {depth} of {blocks} blocks"
     logger.info("Computed once an image and kept in %s (at most %g GB): %s.", folder, max_gb, part)
-    return FeatureCache(folder, source, max_gb, _TYPES[dtype])
+    return FeatureCache(folder, source, max_gb, _TYPES[dtype], keep_used=True)
 
 
 class FrozenFeatureInferer(Inferer):

@@ -275,6 +275,17 @@ class Adapter:
                 raise
             merged.append(module)
 
+    def prepare_for_inference(self) -> Sam:
+        """Fold COBOT, and merge the adapter where its method can be merged; the output stays the same.
+
+        Returns:
+            The SAM.
+        """
+        self.fold()
+        with contextlib.suppress(TypeError):
+            self.merge()
+        return self.sam
+
     def unmerge(self) -> None:
         """Take the adapter out of SAM's weights again; they are then what they were, bit for bit.
 

@@ -94,6 +94,36 @@ def test_the_folder_stays_below_its_bound_and_what_was_not_used_for_longest_goes
     assert FeatureCache(tmp_path, "old weights").get(DIGESTS[0]) is None
 
 
+def test_images_that_do_not_all_fit_are_found_in_every_epoch_as_far_as_they_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    FeatureCache(tmp_path, "old weights").put(DIGESTS[0], features(0))
+    (entry,) = files(tmp_path)
+    cache = FeatureCache(tmp_path, "vit", 10 * entry.stat().st_size / 1e9, keep_used=True)
+    hits = []
+    for order in (DIGESTS[:20], DIGESTS[19::-1], DIGESTS[:20]):
+        hits.append(0)
+        for digest in order:
+            if cache.get(digest) is None:
+                cache.put(digest, features(1))
+            else:
+                hits[-1] += 1
+    assert hits == [0, 10, 10]
+    assert not entry.exists()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "feature_cache_gb" in caplog.text
+
+
+def test_what_another_process_of_the_run_uses_is_kept_too(tmp_path: Path) -> None:
+    size = 10 * KILOBYTE
+    one, other = (FeatureCache(tmp_path, "vit", size, keep_used=True) for _ in range(2))
+    time.sleep(0.02)  # the time of a file is not finer than a few milliseconds everywhere
+    one.put(DIGESTS[0], features(0))
+    one.put(DIGESTS[1], features(1))
+    other.put(DIGESTS[2], features(2))
+    assert [one.get(digest) is not None for digest in DIGESTS[:3]] == [True, True, False]
+
+
 def test_an_image_larger_than_the_bound_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cache = FeatureCache(tmp_path, "vit", KILOBYTE)
     cache.put(DIGESTS[0], features(0))

@@ -1,4 +1,5 @@
 import logging
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,25 @@ def test_features_of_another_size_depth_precision_or_of_other_weights_are_others
         assert cache is not None
         sources.append(cache.source)
     assert sources[0] != sources[1]
+
+
+@pytest.mark.parametrize("package", ["monai_cobot", "torch"])
+def test_features_of_another_release_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    network, adapter = adapted("decoder_only")
+    cache = opened(network, adapter, tmp_path)
+    assert cache is not None
+    cache.put(image_digest(images()[0]), torch.zeros(4))
+
+    def another(name: str) -> str:
+        return "99.0" if name == package else version(name)
+
+    monkeypatch.setattr("monai_cobot.inferers.frozen_features.version", another)
+    later = opened(network, adapter, tmp_path)
+    assert later is not None
+    assert later.get(image_digest(images()[0])) is None
+    assert cache.get(image_digest(images()[0])) is not None
 
 
 def test_it_is_on_where_it_is_exact_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

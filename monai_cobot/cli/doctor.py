@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from packaging.requirements import Requirement
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -18,7 +20,6 @@ from monai_cobot.label.server import INSTALL
 
 __all__ = ["doctor"]
 
-_PACKAGES = ("torch", "monai", "pytorch-ignite", "segment-anything", "nibabel", "SimpleITK", "safetensors", "numpy")
 _OPTIONAL = {
     "torchvision": "not needed",
     "onnxruntime": "cobot export: extra export",
@@ -27,6 +28,9 @@ _OPTIONAL = {
     "monailabel": f"cobot serve: {INSTALL}",
     "pydicom-seg": "cobot serve: as monailabel",
 }
+
+Row = tuple[str, str, str]
+"""What is looked at, what was found, and what to do about it."""
 
 
 def doctor(
@@ -37,10 +41,13 @@ def doctor(
     rows = [
         ("Python", platform.python_version(), ""),
         *_packages(),
-        *_devices(),
+        *_where_it_imports("CPU", _cpu),
+        *_where_it_imports("GPU", _gpus),
         _torchvision(),
-        *_weights(sam_checkpoint),
+        *_where_it_imports("weights", _packaged_weights),
     ]
+    if sam_checkpoint is not None:
+        rows += _where_it_imports(sam_checkpoint.name, lambda: _checkpoint(sam_checkpoint))
     for row in rows:
         table.add_row(*map(escape, row))
     Console().print(table)
@@ -48,10 +55,29 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _packages() -> list[tuple[str, str, str]]:
-    needed = [(name, _version(name)) for name in ("monai-cobot", *_PACKAGES)]
-    optional = [(name, _version(name) or f"not installed ({use})", "") for name, use in _OPTIONAL.items()]
-    return [(name, found or "missing", "" if found else f"pip install {name}") for name, found in needed] + optional
+def _packages() -> list[Row]:
+    """Each package that this one asks for, in the version that it asks for; then what some commands need."""
+    asked = [Requirement(line) for line in requires("monai-cobot") or []]
+    needed = [item for item in asked if item.marker is None or item.marker.evaluate({"extra": ""})]
+    of_extras = {item.name: item for item in asked if item not in needed}
+    rows = [("monai-cobot", version("monai-cobot"), "")]
+    for item in needed:
+        found = _version(item.name)
+        fits = found is not None and item.specifier.contains(found, prereleases=True)
+        rows.append((item.name, found or "missing", "" if fits else f'pip install "{_plain(item)}"'))
+    for name, use in _OPTIONAL.items():
+        found = _version(name)
+        if found is None:
+            rows.append((name, f"not installed ({use})", ""))
+        elif name in of_extras and not of_extras[name].specifier.contains(found, prereleases=True):
+            rows.append((name, f'{found} does not fit ({use}): pip install "{_plain(of_extras[name])}"', ""))
+        else:
+            rows.append((name, found, ""))
+    return rows
+
+
+def _plain(requirement: Requirement) -> str:
+    return f"{requirement.name}{requirement.specifier}"
 
 
 def _version(name: str) -> str | None:
@@ -61,13 +87,40 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _devices() -> list[tuple[str, str, str]]:
+def _where_it_imports(name: str, look: Callable[[], list[Row]]) -> list[Row]:
+    """The rows, or one that says which package cannot be imported."""
+    try:
+        return look()
+    except (ImportError, OSError) as error:  # OSError: a library that a package loads is missing
+        reason = str(error).partition("\n")[0]
+        return [(name, f"cannot be looked at: {reason}", _advice(getattr(error, "name", None)))]
+
+
+def _advice(module: str | None) -> str:
+    """How to get a module that cannot be imported."""
+    if module is None:
+        return "install monai_cobot again"
+    top = module.partition(".")[0]
+    package = packages_distributions().get(top, [top])[0]
+    found = _version(package)
+    if found is None:
+        return f"pip install {package}; the rows above say which version"
+    return f'pip install --force-reinstall --no-deps "{package}=={found}"'
+
+
+def _cpu() -> list[Row]:
     import torch
 
     from monai_cobot.networks.precision import has_fast_bfloat16
 
     cpu = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    rows = [("CPU", cpu + (", bfloat16" if has_fast_bfloat16(torch.device("cpu")) else ""), "")]
+    return [("CPU", cpu + (", bfloat16" if has_fast_bfloat16(torch.device("cpu")) else ""), "")]
+
+
+def _gpus() -> list[Row]:
+    import torch
+
+    rows = []
     for number in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(number)
         rows.append((f"cuda:{number}", f"{about.name}, {about.total_memory / 1e9:.0f} GB", ""))
@@ -77,7 +130,7 @@ def _devices() -> list[tuple[str, str, str]]:
     return rows
 
 
-def _torchvision() -> tuple[str, str, str]:
+def _torchvision() -> Row:
     try:
         importlib.import_module("torchvision")
     except ImportError:
@@ -88,22 +141,21 @@ def _torchvision() -> tuple[str, str, str]:
     return "torchvision imports", "yes", ""
 
 
-def _weights(checkpoint: Path | None) -> list[tuple[str, str, str]]:
+def _packaged_weights() -> list[Row]:
     from monai_cobot.networks import base_weights_sha256, build_sam
-    from monai_cobot.networks.checkpoint import checkpoint_variant
     from monai_cobot.networks.sam import PACKAGED_VARIANT, WEIGHTS_FOLDER
 
-    rows = []
-    if (WEIGHTS_FOLDER / f"{PACKAGED_VARIANT}.safetensors").is_file():
-        rows.append((PACKAGED_VARIANT, f"weights {base_weights_sha256(build_sam(PACKAGED_VARIANT))[:12]}", ""))
-    else:
-        rows.append((PACKAGED_VARIANT, "its weights are missing", "install monai_cobot again"))
-    if checkpoint is not None:
-        try:
-            variant = checkpoint_variant(checkpoint)
-            rows.append(
-                (checkpoint.name, f"{variant}, weights {base_weights_sha256(build_sam(variant, checkpoint))[:12]}", "")
-            )
-        except (ValueError, OSError) as error:
-            rows.append((checkpoint.name, "cannot be used", str(error)))
-    return rows
+    if not (WEIGHTS_FOLDER / f"{PACKAGED_VARIANT}.safetensors").is_file():
+        return [(PACKAGED_VARIANT, "its weights are missing", "install monai_cobot again")]
+    return [(PACKAGED_VARIANT, f"weights {base_weights_sha256(build_sam(PACKAGED_VARIANT))[:12]}", "")]
+
+
+def _checkpoint(path: Path) -> list[Row]:
+    from monai_cobot.networks import base_weights_sha256, build_sam
+    from monai_cobot.networks.checkpoint import checkpoint_variant
+
+    try:
+        variant = checkpoint_variant(path)
+        return [(path.name, f"{variant}, weights {base_weights_sha256(build_sam(variant, path))[:12]}", "")]
+    except (ValueError, OSError) as error:
+        return [(path.name, "cannot be used", str(error))]

@@ -6,9 +6,9 @@ import csv
 import io
 import math
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,14 +27,28 @@ __all__ = ["evaluate"]
 _MOST_PICTURES = 16
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """One label of one case."""
+
+    case: str
+    label: int
+    scores: MaskScores
+    unit: str
+    in_truth: bool
+    in_prediction: bool
+
+
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks.")],
+    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks, in subfolders too.")],
     truths: Annotated[Path, typer.Argument(help="Folder of true masks of the same names, whatever the file format.")],
     images: Annotated[Path | None, typer.Option(help="Folder of images of the same names, for pictures.")] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of scores.csv, scores.png and overlay.png.")
+        Path, typer.Option("--output", "-o", help="Folder of scores.csv, summary.csv, scores.png and overlay.png.")
     ] = Path("evaluation"),
-    tolerance: Annotated[float, typer.Option(min=0, help="Of the surface DSC, in millimetres.")] = 2.0,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Of the surface DSC, in millimetres; pixels in pictures.")
+    ] = 2.0,
     preset: Annotated[
         str | None, typer.Option(help="Intensities of the images in pictures; without, guessed from each image.")
     ] = None,
@@ -46,15 +60,15 @@ def evaluate(
     from monai_cobot.data import labels_in, read_mask
     from monai_cobot.data.cases import check_same_grid
     from monai_cobot.files import write_atomically
-    from monai_cobot.reports import overlay_sheet, plot_mask_scores, score_mask
+    from monai_cobot.reports import distance_unit, overlay_sheet, plot_mask_scores, score_mask
 
-    expected = _masks_in(truths)
-    predicted = _masks_in(predictions)
+    expected = _masks_in(truths, output)
+    predicted = _masks_in(predictions, output)
     surplus = sorted(set(predicted) - set(expected))
     if surplus:
         print(f"Left out, for there is no true mask: {', '.join(surplus)}", file=sys.stderr)
-    pictured = {} if images is None else _masks_in(images)
-    rows: list[tuple[str, int, MaskScores]] = []
+    pictured = {} if images is None else _masks_in(images, output)
+    rows: list[_Compared] = []
     samples: list[OverlaySample] = []
 
     def compare(name: str) -> None:
@@ -62,9 +76,11 @@ def evaluate(
             raise ValueError(f"{predictions} has no mask of this name")
         prediction, truth = read_mask(predicted[name]), read_mask(expected[name])
         check_same_grid(truth, prediction)
+        unit = distance_unit(truth.path, prediction.path)
         for label in sorted({*labels_in(truth.array[0]), *labels_in(prediction.array[0])}):
-            masks = prediction.array[0] == label, truth.array[0] == label
-            rows.append((name, label, score_mask(*masks, truth.spacing, tolerance)))
+            found, true = prediction.array[0] == label, truth.array[0] == label
+            scores = score_mask(found, true, truth.spacing, tolerance)
+            rows.append(_Compared(name, label, scores, unit, bool(true.any()), bool(found.any())))
         if name in pictured and len(samples) < _MOST_PICTURES:
             samples.extend(_pictures(name, pictured[name], prediction, truth, preset))
 
@@ -84,8 +100,12 @@ def evaluate(
         if rows:
             print(write_atomically(output / "scores.csv", _as_csv(rows)))
             by_label = _by_label(rows)
-            print(plot_mask_scores(by_label, output / "scores.png", title=f"{predictions.name} against {truths.name}"))
-            _show(by_label)
+            print(write_atomically(output / "summary.csv", _summary(by_label)))
+            scores = {name: [row.scores for row in of_label] for name, of_label in by_label.items()}
+            unit = " or ".join(sorted({row.unit for row in rows}))
+            title = f"{predictions.name} against {truths.name}"
+            print(plot_mask_scores(scores, output / "scores.png", title=title, distance_unit=unit))
+            _show(scores, unit)
         if samples:
             print(
                 overlay_sheet(
@@ -94,16 +114,19 @@ def evaluate(
             )
 
 
-def _masks_in(folder: Path) -> dict[str, Path]:
-    """name without ending -> file."""
+def _masks_in(folder: Path, but: Path) -> dict[str, Path]:
+    """Path in the folder without ending -> file; what lies in the folder ``but``, where results go, is none."""
     from monai_cobot.data import without_ending
 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder.")
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        name = without_ending(path.name)
-        if name == path.name or name.startswith("."):
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        name = without_ending(inside.as_posix())
+        if name == inside.as_posix() or any(part.startswith(".") for part in inside.parts) or not path.is_file():
+            continue
+        if but.resolve() != folder.resolve() and path.resolve().is_relative_to(but.resolve() / ""):
             continue
         if name in found:
             raise ValueError(f"{folder}: {found[name].name} and {path.name} are of one case; leave one of them.")
@@ -113,26 +136,52 @@ def _masks_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _as_csv(rows: list[tuple[str, int, MaskScores]]) -> bytes:
+def _as_csv(rows: list[_Compared]) -> bytes:
     from monai_cobot.reports import MEASURES
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "label", *MEASURES])
-    for name, label, scores in rows:
-        writer.writerow([name, label, *(f"{value:.4f}" for value in asdict(scores).values())])
+    writer.writerow(["case", "label", *MEASURES, "distance_unit"])
+    for row in rows:
+        writer.writerow([row.case, row.label, *(f"{value:.4f}" for value in asdict(row.scores).values()), row.unit])
     return text.getvalue().encode()
 
 
-def _by_label(rows: list[tuple[str, int, MaskScores]]) -> dict[str, list[MaskScores]]:
-    labels = sorted({label for _, label, _ in rows})
-    return {str(label): [scores for _, value, scores in rows if value == label] for label in labels}
-
-
-def _show(by_label: dict[str, list[MaskScores]]) -> None:
+def _summary(by_label: dict[str, list[_Compared]]) -> bytes:
+    """Mean, SD and median of each label over the cases that have a value; nan where there are too few."""
     from monai_cobot.reports import MEASURES
 
-    names = [name if unit == "%" else f"{name} {unit}" for name, unit in MEASURES.values()]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [f"{name}_{value}" for name in MEASURES for value in ("mean", "sd", "median")]
+    writer.writerow(["label", "cases", "without_truth", "without_prediction", *columns, "distance_unit"])
+    for label, rows in by_label.items():
+        missing = sum(not row.in_truth for row in rows), sum(not row.in_prediction for row in rows)
+        values: list[float] = []
+        for name in MEASURES:
+            finite = [value for row in rows if math.isfinite(value := getattr(row.scores, name))]
+            values += [
+                fmean(finite) if finite else math.nan,
+                stdev(finite) if len(finite) > 1 else math.nan,
+                median(finite) if finite else math.nan,
+            ]
+        writer.writerow([label, len(rows), *missing, *(f"{value:.4f}" for value in values), rows[0].unit])
+    return text.getvalue().encode()
+
+
+def _by_label(rows: list[_Compared]) -> dict[str, list[_Compared]]:
+    """Distances in pixels and in millimetres are never taken together."""
+    mixed = len({row.unit for row in rows}) > 1
+    found: dict[str, list[_Compared]] = {}
+    for row in sorted(rows, key=lambda row: (row.label, row.unit)):
+        found.setdefault(f"{row.label} ({row.unit})" if mixed else str(row.label), []).append(row)
+    return found
+
+
+def _show(by_label: dict[str, list[MaskScores]], distance_unit: str) -> None:
+    from monai_cobot.reports import MEASURES
+
+    names = [name if unit == "%" else f"{name} {distance_unit}" for name, unit in MEASURES.values()]
     table = Table("label", "cases", *names)
     for label, scores in by_label.items():
         cases = [asdict(case) for case in scores]

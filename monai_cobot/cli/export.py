@@ -12,8 +12,6 @@ from monai_cobot.cli.models import AdapterOption, CheckpointOption, ImageSizeOpt
 
 __all__ = ["export"]
 
-_LARGEST_DIFFERENCE = 1e-3
-
 
 class ExportFormat(str, Enum):
     """What to write."""
@@ -30,16 +28,14 @@ def export(
     sam_checkpoint: CheckpointOption = None,
     image_size: ImageSizeOption = None,
 ) -> None:
-    """Write the image encoder and the mask decoder, with the adapter in them, and compare them with PyTorch.
+    """Write the image encoder and the mask decoder, with the adapter in them, if they compute what PyTorch does.
 
-    Images are (1, 3, size, size) in [0, 1] in SAM's frame, boxes (1, N, 4) in its pixels, half-open.
+    Images are (1, 3, size, size) in [0, 1] in SAM's frame, boxes (1, N, 4) in its pixels, half-open. The decoder takes
+    boxes only, no points.
     """
     from monai_cobot.networks.exporting import export_onnx, export_torchscript
 
     network = open_model(adapter, sam_variant, sam_checkpoint, image_size, "cpu", "float32").network
     write = export_onnx if export_format is ExportFormat.onnx else export_torchscript
-    differences = write(network, output)
-    for name, difference in differences.items():
+    for name, difference in write(network, output).items():
         print(f"{output / name}: differs from PyTorch by {difference:.1e} of the largest value")
-    if max(differences.values()) > _LARGEST_DIFFERENCE:
-        raise ValueError(f"an exported file differs from PyTorch by more than {_LARGEST_DIFFERENCE}: do not use it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from math import ceil, floor
 from pathlib import Path
@@ -21,6 +22,7 @@ from monai_cobot.cli.models import (
     VariantOption,
     open_model,
 )
+from monai_cobot.cli.options import check_axis, check_backend, check_device, check_preset, wrong_option
 from monai_cobot.cli.prompts import BoxOn, PointOn, parse_box, parse_point
 
 if TYPE_CHECKING:
@@ -99,15 +101,23 @@ def segment(
 
     An image that cannot be used is passed over; what failed stands at the end, and the exit code is then 1.
     """
-    drawn = [*map(parse_box, box or [])]
-    points = [parse_point(text, True) for text in point or []] + [
-        parse_point(text, False) for text in point_outside or []
-    ]
+    with wrong_option("--box"):
+        drawn = [*map(parse_box, box or [])]
+    with wrong_option("--point"):
+        points = [parse_point(text, True) for text in point or []]
+    with wrong_option("--point-outside"):
+        points += [parse_point(text, False) for text in point_outside or []]
     if bool(images) == (prompts is not None) or bool(images) != bool(drawn or points):
         raise typer.BadParameter("give images with --box or --point, or --prompts FILE alone.")
+    suffix = f".{output_format.lstrip('.')}"
+    _check_endings(output, suffix)
+    check_axis(axis)
+    check_preset(preset)
+    check_backend(backend)
+    check_device(device)
     slice_axis = axis or _axis_of(adapter)
     wanted = _wanted(images or [], drawn, prompts, slice_axis)
-    target = _targets([image for image, _ in wanted], output, f".{output_format.lstrip('.')}")
+    target = _targets([image for image, _ in wanted], output, suffix)
     model = open_model(adapter, sam_variant, sam_checkpoint, image_size, device, backend=backend)
 
     from monai_cobot.inferers import EmbeddingCache, EndRules, VolumeSession
@@ -120,7 +130,7 @@ def segment(
             bar = bars.add_task(escape(image.name), total=None)
             try:
                 with VolumeSession(image, model, preset, cache, look_ahead=False, keep_undo=False) as session:
-                    values = _segment_objects(
+                    objects = _segment_objects(
                         session,
                         boxes,
                         points,
@@ -130,7 +140,10 @@ def segment(
                         fuse,
                         lambda done, total: bars.update(bar, completed=done, total=total),
                     )
-                    _write(session, values, target[image])
+                    _write(session, {number: value for number, (value, _) in objects.items()}, target[image])
+                    for number, (value, prompted) in objects.items():
+                        if not session.lps_mask(number).any():
+                            print(f"{image}: nothing was found of label {value}, {prompted}.", file=sys.stderr)
             finally:
                 bars.remove_task(bar)
             print(target[image])
@@ -158,18 +171,26 @@ def _wanted(
     return [(listed.image, listed.prompts) for listed in read_prompts(prompts, axis)]
 
 
+def _check_endings(output: Path, suffix: str) -> None:
+    """Refuses formats that masks are not written in, before anything is read."""
+    formats = f"masks are written as {', '.join(_FORMATS)}"
+    if suffix not in _FORMATS:
+        raise typer.BadParameter(f"{formats}, not as {suffix}.", param_hint="--format")
+    named = output.name.lower()
+    if output.suffix.lower() in _OTHER_FORMATS and not named.endswith(_FORMATS) and not output.is_dir():
+        raise typer.BadParameter(f"{output}: {formats}, not as {output.suffix}.", param_hint="--output")
+
+
 def _targets(images: list[Path], output: Path, suffix: str) -> dict[Path, Path]:
     """Where the mask of each image goes."""
     from monai_cobot.data import without_ending
 
-    if suffix not in _FORMATS:
-        raise ValueError(f"Masks are written as {', '.join(_FORMATS)}, not as {suffix}.")
     if output.name.lower().endswith(_FORMATS) and not output.is_dir():
         if len(images) > 1:
-            raise ValueError(f"{output} is one file, and there are {len(images)} images: name a folder with -o.")
+            raise typer.BadParameter(
+                f"{output} is one file, and there are {len(images)} images: name a folder.", param_hint="--output"
+            )
         targets = {images[0]: output}
-    elif output.suffix.lower() in _OTHER_FORMATS and not output.is_dir():
-        raise ValueError(f"{output}: masks are written as {', '.join(_FORMATS)}, not as {output.suffix}.")
     else:
         names = {image: Path(without_ending(image.resolve().name)) for image in images}
         if len(set(names.values())) < len(names):
@@ -194,14 +215,14 @@ def _segment_objects(
     rules: EndRules | None,
     fuse: bool,
     progress: Callable[[int, int], None],
-) -> dict[int, int]:
-    """Segment each object under a number of its own; number -> value in the mask. Without rules where an object ends,
-    in the slices alone."""
+) -> dict[int, tuple[int, str]]:
+    """Segment each object under a number of its own; number -> value in the mask, and where its prompts are. Without
+    rules where an object ends, in the slices alone."""
     from monai_cobot.inferers import Region, region_from_source
     from monai_cobot.inferers.grid import SLICE_NORMALS
     from monai_cobot.transforms import SLICE_AXES
 
-    values: dict[int, int] = {}
+    objects: dict[int, tuple[int, str]] = {}
     regions = [item for item in boxes if isinstance(item, BoxOn) and len(item.numbers) == 6]
     if points and regions and len(boxes) > 1:
         raise ValueError("points beside a 3D box correct the object in it: give one box alone, or no points.")
@@ -209,9 +230,9 @@ def _segment_objects(
         i0, j0, k0, i1, j1, k1 = item.numbers
         whole = Region((floor(i0), floor(j0), floor(k0)), (ceil(i1), ceil(j1), ceil(k1)))
         region = region_from_source(whole, session.volume)
-        number = len(values) + 1
+        number = len(objects) + 1
         session.segment_region(region, number, SLICE_AXES if fuse else (axis,), progress=progress)
-        values[number] = label
+        objects[number] = label, f"in the 3D box {','.join(f'{edge:g}' for edge in item.numbers)}"
         for clicked in points:
             session.add_point(axis, _slice_of(clicked.slice, session), clicked.point(), number)
     if regions:
@@ -224,16 +245,23 @@ def _segment_objects(
                 f"two boxes of label {value} on one slice: give their objects different labels, or segment the "
                 "slices alone with --no-propagate."
             )
-        number = len(values) + 1
+        number = len(objects) + 1
         for done, (index, drawn) in enumerate(prompts):
-            number = number if goes_on else len(values) + 1
+            number = number if goes_on else len(objects) + 1
             session.segment_slice(of_axis, index, drawn.box, drawn.points, number)
-            values[number] = value
+            objects[number] = value, _place(of_axis, index, drawn)
             if not goes_on:
                 progress(done + 1, len(prompts))
         if goes_on:
+            objects[number] = value, "; ".join(_place(of_axis, index, drawn) for index, drawn in prompts)
             session.propagate(of_axis, None, number, rules=rules, fuse=fuse, progress=progress)
-    return values
+    return objects
+
+
+def _place(axis: str, index: int, drawn: SlicePrompts) -> str:
+    """Where a prompt is, as a user wrote it."""
+    prompt = "at the points" if drawn.box is None else f"in the box {','.join(f'{edge:g}' for edge in drawn.box)}"
+    return f"{prompt} on {axis} slice {index}"
 
 
 def _prompts_on_slices(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import ExitStack
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -15,6 +16,9 @@ from monai_cobot.files import written_beside
 from monai_cobot.networks.promptable import PromptableSam
 
 __all__ = ["DecoderHalf", "EncoderHalf", "export_onnx", "export_torchscript"]
+
+_MOST_BYTES = 1536 * 2**20
+"""Protobuf holds 2 GiB, and above this torch's exporter moves weights to a second file, without being asked."""
 
 
 class EncoderHalf(nn.Module):
@@ -43,18 +47,22 @@ class DecoderHalf(nn.Module):
 
 
 @torch.no_grad()
-def export_onnx(network: PromptableSam, folder: str | PathLike[str]) -> dict[str, float]:
-    """Write ``encoder.onnx`` and ``decoder.onnx`` and compare what onnxruntime makes of them with PyTorch.
+def export_onnx(
+    network: PromptableSam, folder: str | PathLike[str], largest_difference: float = 1e-3
+) -> dict[str, float]:
+    """Write ``encoder.onnx`` and ``decoder.onnx``, if what onnxruntime makes of both is what PyTorch computes.
 
     Args:
         network: in float32, on the CPU; adapters in it become part of the files.
         folder: where to.
+        largest_difference: of an output, relative to the output's largest value.
 
     Returns:
         File name -> largest difference of an output, relative to the output's largest value.
 
     Raises:
-        ValueError: onnx, onnxscript or onnxruntime are not installed.
+        ValueError: onnx, onnxscript or onnxruntime are not installed; the encoder is too large for one ONNX file; or a
+            file differs from PyTorch by more. What was there before is intact.
         OSError: a file cannot be written; what was there before is intact.
     """
     try:
@@ -65,11 +73,18 @@ def export_onnx(network: PromptableSam, folder: str | PathLike[str]) -> dict[str
         raise ValueError(
             'Export to ONNX needs onnx, onnxscript and onnxruntime: pip install "monai-cobot[export]".'
         ) from error
+    size = sum(tensor.nbytes for tensor in network.sam.image_encoder.state_dict().values())
+    if size > _MOST_BYTES:
+        raise ValueError(
+            f"The image encoder has {size / 1e9:.1f} GB of weights, and one ONNX file holds "
+            f"{_MOST_BYTES / 1e9:.1f} GB: export it as TorchScript (--format torchscript), or a smaller SAM."
+        )
     differences = {}
-    for name, half, inputs, names, outputs in _halves(network):
-        path = Path(folder) / f"{name}.onnx"
-        boxes = torch.export.Dim("boxes", min=1, max=1024)
-        with written_beside(path) as beside:
+    with ExitStack() as both:
+        for name, half, inputs, names, outputs in _halves(network):
+            path = Path(folder) / f"{name}.onnx"
+            boxes = torch.export.Dim("boxes", min=1, max=1024)
+            beside = both.enter_context(written_beside(path))
             torch.onnx.export(
                 half,
                 inputs,
@@ -84,33 +99,40 @@ def export_onnx(network: PromptableSam, folder: str | PathLike[str]) -> dict[str
             session = onnxruntime.InferenceSession(str(beside), providers=["CPUExecutionProvider"])
             fed = {key: value.numpy() for key, value in zip(names, inputs, strict=True)}
             differences[path.name] = _difference(half(*inputs), session.run(None, fed))
+            del session  # Windows moves no file that is open
+        _check_differences(differences, largest_difference)
     return differences
 
 
 @torch.no_grad()
-def export_torchscript(network: PromptableSam, folder: str | PathLike[str]) -> dict[str, float]:
-    """Write ``encoder.ts`` and ``decoder.ts`` by tracing, and compare them with PyTorch.
+def export_torchscript(
+    network: PromptableSam, folder: str | PathLike[str], largest_difference: float = 1e-3
+) -> dict[str, float]:
+    """Write ``encoder.ts`` and ``decoder.ts`` by tracing, if both compute what PyTorch does.
 
     Args:
         network: in float32, on the CPU; adapters in it become part of the files.
         folder: where to.
+        largest_difference: as in :func:`export_onnx`.
 
     Returns:
         As :func:`export_onnx`.
 
     Raises:
+        ValueError: a file differs from PyTorch by more; what was there before is intact.
         OSError: a file cannot be written; what was there before is intact.
     """
     differences = {}
-    for name, half, inputs, _, _ in _halves(network):
-        path = Path(folder) / f"{name}.ts"
-        traced = torch.jit.trace(half, inputs, check_trace=False)
-        buffer = io.BytesIO()
-        torch.jit.save(traced, buffer)
-        with written_beside(path) as beside:
-            beside.write_bytes(buffer.getvalue())
-        found = torch.jit.load(io.BytesIO(buffer.getvalue()))(*inputs)
-        differences[path.name] = _difference(half(*inputs), _as_list(found))
+    with ExitStack() as both:
+        for name, half, inputs, _, _ in _halves(network):
+            path = Path(folder) / f"{name}.ts"
+            traced = torch.jit.trace(half, inputs, check_trace=False)
+            buffer = io.BytesIO()
+            torch.jit.save(traced, buffer)
+            both.enter_context(written_beside(path)).write_bytes(buffer.getvalue())
+            found = torch.jit.load(io.BytesIO(buffer.getvalue()))(*inputs)
+            differences[path.name] = _difference(half(*inputs), _as_list(found))
+        _check_differences(differences, largest_difference)
     return differences
 
 
@@ -140,3 +162,13 @@ def _as_list(outputs: Tensor | tuple[Tensor, ...]) -> list[np.ndarray]:
 def _difference(expected: Tensor | tuple[Tensor, ...], found: list[np.ndarray]) -> float:
     pairs = zip(_as_list(expected), found, strict=True)
     return max(float(np.abs(one - other).max() / np.abs(one).max()) for one, other in pairs)
+
+
+def _check_differences(differences: dict[str, float], largest: float) -> None:
+    """Refuses files that compute something else, be it NaN."""
+    wrong = [f"{name} by {difference:.1e}" for name, difference in differences.items() if not difference <= largest]
+    if wrong:
+        raise ValueError(
+            f"What was exported differs from PyTorch by more than {largest} of the largest value, and was not kept: "
+            f"{', '.join(wrong)}. Try the other format, or other versions of PyTorch and onnxruntime."
+        )

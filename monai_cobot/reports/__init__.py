@@ -3,7 +3,7 @@
 from monai_cobot.reports._overlay_sample import OverlaySample
 from monai_cobot.reports.curves import EpochRecord, plot_training_curves
 from monai_cobot.reports.dice import CaseScores, LabelSummary, dice_coefficient, mask_dice
-from monai_cobot.reports.mask_scores import MEASURES, MaskScores, score_mask
+from monai_cobot.reports.mask_scores import MEASURES, MaskScores, distance_unit, score_mask
 from monai_cobot.reports.overlay import overlay_sheet
 from monai_cobot.reports.relation import plot_relation_matrix
 from monai_cobot.reports.scores import plot_mask_scores
@@ -19,6 +19,7 @@ __all__ = [
     "OverlaySample",
     "dice_coefficient",
     "dice_table",
+    "distance_unit",
     "mask_dice",
     "overlay_sheet",
     "plot_mask_scores",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ class MaskScores:
         iou: intersection over union, in [0, 1].
         surface_dice: the part of both surfaces that lies within the tolerance of the other, in [0, 1]; Nikolov et al.,
             Clinically Applicable Segmentation of Head and Neck Anatomy (2021).
-        hausdorff95: 95th percentile of the surfaces' distances, in mm; NaN where just one of the masks is empty.
+        hausdorff95: 95th percentile of the surfaces' distances, in the unit of the spacing; NaN where just one of
+            the masks is empty.
     """
 
     dice: float
@@ -40,6 +42,12 @@ MEASURES = {
 """Attribute of :class:`MaskScores` -> what people call it, and the unit in which it is drawn."""
 
 
+def distance_unit(*files: Path) -> str:
+    """In what distances between masks of these files are: "pixels" where all are pictures, whose spacing is not known,
+    else "mm"."""
+    return "pixels" if all(file.suffix.lower() in (".png", ".jpg", ".jpeg") for file in files) else "mm"
+
+
 def score_mask(
     predicted: ArrayLike, truth: ArrayLike, spacing: Sequence[float] = (1.0, 1.0, 1.0), tolerance: float = 2.0
 ) -> MaskScores:
@@ -48,8 +56,8 @@ def score_mask(
     Args:
         predicted: (I, J, K); foreground where not 0. A picture has one voxel along K.
         truth: as ``predicted``, of the same shape.
-        spacing: of the voxels along I, J, K, in mm.
-        tolerance: distance at which surfaces still count as the same, in mm.
+        spacing: of the voxels along I, J, K, in mm; 1 for distances in pixels.
+        tolerance: distance at which surfaces still count as the same, in the unit of the spacing.
 
     Returns:
         The scores; two empty masks fit perfectly.

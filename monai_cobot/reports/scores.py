@@ -20,7 +20,13 @@ _SPREAD = 0.28
 """Half the width over which the cases of a label are spread, of the distance between two labels."""
 
 
-def plot_mask_scores(scores: Mapping[str, Sequence[MaskScores]], path: str | os.PathLike[str], *, title: str) -> Path:
+def plot_mask_scores(
+    scores: Mapping[str, Sequence[MaskScores]],
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    distance_unit: str = "mm",
+) -> Path:
     """Draw one panel a measure: a dot for each case, and the median of each label as a line.
 
     A case without an HD95 (one of its masks is empty) is left out of that panel, and said under the label.
@@ -44,7 +50,7 @@ def plot_mask_scores(scores: Mapping[str, Sequence[MaskScores]], path: str | os.
     for panel, (measure, (name, unit)) in zip(figure.subplots(2, 2).flatten(), MEASURES.items(), strict=True):
         factor = 100.0 if unit == "%" else 1.0
         values = {label: [factor * getattr(case, measure) for case in cases] for label, cases in scores.items()}
-        _draw(panel, values, f"{name} in {unit}")
+        _draw(panel, values, f"{name} in {distance_unit if unit == 'mm' else unit}")
         if unit == "%":
             panel.set_ylim(top=102)
         panel.set_ylim(bottom=max(0, panel.get_ylim()[0]))

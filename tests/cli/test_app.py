@@ -120,6 +120,38 @@ def test_the_doctor_says_how_to_install_what_is_missing(cobot, monkeypatch):
     assert "pydicom-seg" in ended.out
 
 
+def test_the_doctor_says_what_to_install_where_a_version_is_too_old(cobot, monkeypatch):
+    import monai_cobot.cli.doctor as module
+
+    version = module.version
+    old = {"monai": "1.3.0", "onnxruntime": "1.0"}
+    monkeypatch.setattr(module, "version", lambda name: old.get(name) or version(name))
+    asked = ["monai>=1.6", 'onnxruntime>=1.22; extra == "export"']
+    monkeypatch.setattr(module, "requires", lambda _: asked)
+    monkeypatch.setenv("COLUMNS", "400")
+    ended = cobot("doctor")
+    assert ended.code == 1
+    assert 'pip install "monai>=1.6"' in ended.out
+    assert '1.0 does not fit (cobot export: extra export): pip install "onnxruntime>=1.22"' in ended.out
+
+
+@pytest.mark.parametrize("module", ["torch", "segment_anything", "safetensors"])
+def test_the_doctor_has_advice_where_a_package_cannot_be_imported(module):
+    code = f"import sys; sys.modules[{module!r}] = None; from monai_cobot.cli import main; main(['doctor'])"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"COLUMNS": "400", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    package = module.replace("_", "-")
+    assert f'pip install --force-reinstall --no-deps "{package}==' in ended.stdout.replace("_", "-")
+    assert "Python" in ended.stdout
+
+
 def test_the_doctor_says_that_a_broken_torchvision_does_no_harm(cobot, tmp_path, monkeypatch):
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(

@@ -99,3 +99,35 @@ def test_folders_without_masks_are_refused(cobot, tmp_path):
     ended = cobot("evaluate", tmp_path, tmp_path / "nowhere")
     assert ended.code == 1
     assert "there is no such folder" in ended.err
+
+
+def test_masks_in_subfolders_are_compared_and_the_summary_says_how_many_have_nothing(cobot, folders):
+    for folder, ending in (("truth", ".nii.gz"), ("found", ".nrrd")):
+        (folders / folder / "one").mkdir()
+        (folders / folder / f"a{ending}").rename(folders / folder / "one" / f"a{ending}")
+    write(np.zeros((8, 20, 20), dtype=np.uint8), folders / "found" / "b.nrrd")
+    for _ in range(2):  # what the first wrote into the folder is no case of the second
+        ended = cobot("evaluate", folders / "found", folders / "truth", "-o", folders / "found" / "out")
+        assert (ended.code, ended.err.strip()) == (0, "")
+    with (folders / "found" / "out" / "scores.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["case"] for row in csv.DictReader(file)] == ["b", "b", "one/a", "one/a"]
+    with (folders / "found" / "out" / "summary.csv").open(newline="", encoding="utf-8") as file:
+        first, second = list(csv.DictReader(file))
+    assert [first[name] for name in ("label", "cases", "without_truth", "without_prediction")] == ["1", "2", "0", "1"]
+    assert [float(first[f"dice_{name}"]) for name in ("mean", "sd", "median")] == [0.5, 0.7071, 0.5]
+    assert (first["hausdorff95_mean"], first["hausdorff95_sd"], first["distance_unit"]) == ("0.0000", "nan", "mm")
+    assert float(second["dice_mean"]) == pytest.approx(0.375)
+
+
+def test_distances_in_pictures_are_pixels(cobot, tmp_path):
+    truth, moved = np.zeros((20, 20), dtype=np.uint8), np.zeros((20, 20), dtype=np.uint8)
+    truth[4:10, 4:10], moved[4:10, 7:13] = 255, 255
+    for folder, mask in (("truth", truth), ("found", moved)):
+        (tmp_path / folder).mkdir()
+        sitk.WriteImage(sitk.GetImageFromArray(mask), str(tmp_path / folder / "a.png"))
+    ended = cobot("evaluate", tmp_path / "found", tmp_path / "truth", "-o", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    assert "HD95 pixels" in ended.out
+    with (tmp_path / "out" / "scores.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (float(row["hausdorff95"]), row["distance_unit"]) == (3.0, "pixels")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from monai_cobot.inferers import AdapterShelf
-from monai_cobot.networks import build_sam, exporting
+from monai_cobot.networks import build_sam
 
 
 def test_torchscript_computes_what_the_adapted_network_does(cobot, adapter_folder, tmp_path):
@@ -17,14 +17,21 @@ def test_torchscript_computes_what_the_adapted_network_does(cobot, adapter_folde
         assert torch.allclose(logits, network(image, boxes), atol=1e-3)
 
 
-def test_files_that_compute_something_else_are_not_to_be_used(cobot, adapter_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        exporting, "export_torchscript", lambda network, folder: {"encoder.ts": 1e-5, "decoder.ts": 0.1}
-    )
-    ended = cobot("export", tmp_path / "out", "--format", "torchscript", "--adapter", adapter_folder)
+def test_files_that_compute_something_else_are_not_kept_and_replace_nothing(
+    cobot, adapter_folder, tmp_path, monkeypatch
+):
+    (tmp_path / "decoder.ts").write_bytes(b"a good one")
+    load = torch.jit.load
+    monkeypatch.setattr(torch.jit, "load", lambda file: lambda *inputs: _doubled(load(file)(*inputs)))
+    ended = cobot("export", tmp_path, "--format", "torchscript", "--adapter", adapter_folder)
     assert ended.code == 1
-    assert "decoder.ts: differs from PyTorch by 1.0e-01" in ended.out
-    assert "do not use it" in ended.err
+    assert "was not kept: encoder.ts by 1.0e+00, decoder.ts by 1.0e+00" in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["decoder.ts"]
+    assert (tmp_path / "decoder.ts").read_bytes() == b"a good one"
+
+
+def _doubled(outputs):
+    return tuple(2 * output for output in outputs) if isinstance(outputs, tuple) else 2 * outputs
 
 
 def test_onnx_files_are_compared_with_pytorch_and_take_any_number_of_boxes(cobot, adapter_folder, tmp_path):

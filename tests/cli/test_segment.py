@@ -4,6 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+import torch
 from rich.progress import Progress
 
 from monai_cobot.cli.prompts import BoxOn, PointOn, parse_box, parse_point
@@ -124,7 +125,7 @@ def test_the_backend_can_be_chosen(cobot, image, adapter_folder, tmp_path):
     masks = [read_mask(tmp_path / f"{name}.nrrd").array for name in ("eager", "openvino")]
     assert (masks[0] != masks[1]).mean() < 1e-3
     ended = cobot(*common, "--backend", "fast", "-o", tmp_path / "mask.nrrd")
-    assert ended.code == 1
+    assert ended.code == 2
     assert "expected one of auto, eager, compile, openvino" in " ".join(ended.err.split())
 
 
@@ -308,10 +309,16 @@ def test_listed_prompts_of_several_labels(cobot, image, tmp_path):
         (["IMAGE", "--box", "4,9,3,20,21,9", "--box", BOX, "--point", "6:4,9"], 1, "give one box alone"),
         (["IMAGE", "--box", "99:4,9,20,21"], 1, "slice 99 is outside"),
         (["IMAGE", "--box", BOX, "--sam-variant", "vit_b"], 1, "--sam-checkpoint"),
-        (["IMAGE", "IMAGE", "--box", BOX, "-o", "one.nii.gz"], 1, "name a folder"),
-        (["IMAGE", "--box", BOX, "--format", "jpg"], 1, "Masks are written as"),
-        (["IMAGE", "--box", BOX, "-o", "mask.jpg"], 1, "not as .jpg"),
-        (["IMAGE", "--box", BOX, "--device", "quantum"], 1, "this device cannot be used here"),
+        (["IMAGE", "IMAGE", "--box", BOX, "-o", "one.nii.gz"], 2, "name a folder"),
+        (["IMAGE", "--box", BOX, "--format", "jpg"], 2, "masks are written as"),
+        (["IMAGE", "--box", BOX, "-o", "mask.jpg"], 2, "not as .jpg"),
+        (["IMAGE", "--box", BOX, "--device", "quantum"], 2, "this device cannot be used here"),
+        (["IMAGE", "--box", "1,2,3"], 2, "Invalid value for --box: '1,2,3' is no box"),
+        (["IMAGE", "--point", "1"], 2, "Invalid value for --point: '1' is no point"),
+        (["IMAGE", "--point", "6:4,9", "--point-outside", "x"], 2, "Invalid value for --point-outside"),
+        (["IMAGE", "--box", BOX, "--axis", "oblique"], 2, "expected one of axial, coronal, sagittal"),
+        (["IMAGE", "--box", BOX, "--backend", "fast"], 2, "expected one of auto, eager"),
+        (["IMAGE", "--box", BOX, "--preset", "xray"], 2, "Invalid value for --preset"),
     ],
 )
 def test_wrong_command_lines_say_what_to_do(cobot, image, tmp_path, monkeypatch, arguments, code, message):
@@ -319,6 +326,56 @@ def test_wrong_command_lines_say_what_to_do(cobot, image, tmp_path, monkeypatch,
     ended = cobot("segment", *(image if part == "IMAGE" else part for part in arguments))
     assert ended.code == code
     assert message in " ".join(ended.err.replace("│", " ").split())
+
+
+def test_wrong_values_of_options_are_said_before_a_model_is_loaded(cobot, image, monkeypatch):
+    def no_model(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("monai_cobot.cli.segment.open_model", no_model)
+    for option, value in (
+        ("--axis", "oblique"),
+        ("--backend", "fast"),
+        ("--device", "quantum"),
+        ("--format", "jpg"),
+        ("--preset", "xray"),
+    ):
+        assert cobot("segment", image, "--box", BOX, option, value).code == 2
+
+
+@pytest.mark.parametrize(
+    ("box", "place"),
+    [
+        ("4,9,3,20,21,9", "in the 3D box 4,9,3,20,21,9"),
+        (BOX, "in the box 4,9,20,21 on axial slice 6"),
+    ],
+)
+def test_a_box_in_which_nothing_is_found_is_named(cobot, image, tmp_path, monkeypatch, box, place):
+    build = AdapterShelf.__init__
+
+    def finds_nothing(self, sam, *arguments, **options):
+        for mlp in sam.mask_decoder.output_hypernetworks_mlps:  # every logit is then 0, which is no foreground
+            torch.nn.init.zeros_(mlp.layers[-1].weight)
+            torch.nn.init.zeros_(mlp.layers[-1].bias)
+        build(self, sam, *arguments, **options)
+
+    monkeypatch.setattr(AdapterShelf, "__init__", finds_nothing)
+    common = ["--image-size", 64, "--no-propagate", "--label", 3, "-o", tmp_path / "mask.nrrd"]
+    ended = cobot("segment", image, "--box", box, *common)
+    assert ended.code == 0, ended.err
+    assert not read_mask(tmp_path / "mask.nrrd").array.any()
+    assert f"{image}: nothing was found of label 3, {place}." in ended.err
+
+
+def test_a_nrrd_image_gives_the_mask_of_the_same_nifti_image(cobot, image, adapter_folder, tmp_path):
+    nrrd = tmp_path / "same.nrrd"
+    sitk.WriteImage(sitk.ReadImage(str(image)), str(nrrd))
+    ended = cobot("segment", image, nrrd, "--box", BOX, "--adapter", adapter_folder, "-o", tmp_path / "masks")
+    assert (ended.code, ended.err.strip()) == (0, "")
+    of_nifti, of_nrrd = (read_mask(tmp_path / "masks" / f"{name}.nii.gz") for name in ("ball", "same"))
+    assert of_nifti.array.any()
+    assert np.array_equal(of_nifti.array, of_nrrd.array)
+    assert np.allclose(of_nifti.affine, of_nrrd.affine)
 
 
 def test_a_dicom_series_gives_a_dicom_segmentation_that_refers_to_it(cobot, series, tmp_path):

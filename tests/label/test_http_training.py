@@ -70,6 +70,10 @@ def test_an_adapter_is_trained_from_the_labels_stopped_gone_on_with_used_at_once
     after = server.mask("ball", BOX, "ball_2")
     assert (after != before).any()
     assert (after == in_python(server, shelf, "ball")).all()
+    epochs = [line for line in task["details"] if line.startswith("epoch ")]
+    log = server.ask("GET", "/logs/?lines=3000&text=true").text
+    assert epochs
+    assert all(line in log for line in epochs)
     stats = server.ask("GET", "/info/").json()["train_stats"]["ball"]
     assert stats["versions"] == [1, 2]
     assert 0 < stats["best_metric"] < 1

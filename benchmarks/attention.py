@@ -2,10 +2,11 @@
 
     python -m benchmarks.attention
     python -m benchmarks.attention --clock processor      # on a computer that does other work
+    python -m benchmarks.attention --device cuda --precision bfloat16
 
 Prints for each kind of block and form the median time, forward alone and with backward, and how many times faster than
 segment_anything's own form it is. ``monai_cobot.networks`` takes "tiles" in float32 on a CPU, "in the product" for
-global blocks elsewhere, and "mask" for what is small.
+global blocks elsewhere, and "mask" for what is small. "tiles" is measured where it can be taken.
 """
 
 from __future__ import annotations
@@ -48,12 +49,13 @@ def attend_by_query_rows(
     )
 
 
+TILES = "tiles"
 FORMS: dict[str, AttentionForm] = {
     "stock": attend_as_stock,
     "mask": attend_masked,
     "mask, 16 rows of queries": attend_by_query_rows,
     "in the product": attend_widened,
-    "tiles": TiledAttention.apply,
+    TILES: TiledAttention.apply,
 }
 
 
@@ -63,31 +65,44 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
     parser.add_argument("--repeats", type=int, default=LEAST_REPEATS)
     parser.add_argument("--blocks", nargs="+", choices=list(BLOCKS), default=list(BLOCKS))
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     arguments = parser.parse_args()
+    if arguments.device.type == "cuda" and arguments.clock == "processor":
+        parser.error("--clock processor does not see what a GPU computes: use --clock wall")
     print("| block | form | forward, ms | faster | forward and backward, ms | faster |")
     print("| --- | --- | --- | --- | --- | --- |")
     with Progress(console=Console(stderr=True)) as progress:
-        setting = Setting("vit_b", 1024, torch.device("cpu"), "float32", arguments.repeats, arguments.clock, progress)
+        setting = Setting(
+            "vit_b", 1024, arguments.device, arguments.precision, arguments.repeats, arguments.clock, progress
+        )
         for block in arguments.blocks:
             forward, both = (measure(block, setting, training) for training in (False, True))
-            for form in FORMS:
+            for form in both:
                 cells = (f"{1000 * times[form]:.3g} | {times['stock'] / times[form]:.2f}" for times in (forward, both))
                 print(f"| {block} | {form} | {' | '.join(cells)} |", flush=True)
 
 
 def measure(block: str, setting: Setting, training: bool) -> dict[str, float]:
     """Median seconds of each form."""
-    tensors = inputs(*BLOCKS[block], requires_grad=training)
-    works = {name: _work(form, tensors, training) for name, form in FORMS.items()}
+    tensors = inputs(*BLOCKS[block], setting.device, setting.dtype, requires_grad=training)
+    forms = {name: form for name, form in FORMS.items() if name != TILES or _has_tiles(setting)}
+    works = {name: _work(form, tensors, training) for name, form in forms.items()}
     seconds = time_in_turns(f"{block}, {'training' if training else 'inference'}", works, setting)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def inputs(batch: int, heads: int, height: int, width: int, requires_grad: bool) -> list[Tensor]:
+def inputs(
+    batch: int, heads: int, height: int, width: int, device: torch.device, dtype: torch.dtype, requires_grad: bool
+) -> list[Tensor]:
     """q, k, v (B, heads, H, W, 64), laid out as a qkv layer gives them, and the biases (B, heads, H, W, H or W)."""
     q, k, v = torch.randn(batch, height, width, 3, heads, 64).permute(3, 0, 4, 1, 2, 5)
     biases = (torch.randn(batch, heads, height, width, length) for length in (height, width))
-    return [x.requires_grad_(requires_grad) for x in (q, k, v, *biases)]
+    return [x.to(device, dtype).requires_grad_(requires_grad) for x in (q, k, v, *biases)]
+
+
+def _has_tiles(setting: Setting) -> bool:
+    return (setting.device.type, setting.precision) == ("cpu", "float32")
 
 
 def _work(form: AttentionForm, tensors: list[Tensor], training: bool) -> Work:

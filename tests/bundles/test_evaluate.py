@@ -3,9 +3,13 @@ from pathlib import Path
 
 import matplotlib.image
 import pytest
+import torch
 
 from monai_cobot.data import SliceDataset
 from monai_cobot.errors import root_cause
+from monai_cobot.networks import PromptableSam, build_sam
+from monai_cobot.peft import adapt, save_adapter
+from monai_cobot.peft.method import AdaptedModule
 from tests.bundles.conftest import TINY, Run
 
 
@@ -32,6 +36,33 @@ def test_an_adapter_scores_what_its_training_reported(
     assert "adaptformer with COBOT" in printed
     assert all(label in printed for _, label in reported)
     assert matplotlib.image.imread(tmp_path / "overlay.png").shape[1] > 500
+
+
+@pytest.mark.parametrize(("method", "is_merged"), [("lora", True), ("adaptformer", False)])
+def test_cobot_is_folded_and_what_is_linear_merged_with_the_same_masks(
+    run: Run, phantom: Path, tmp_path: Path, method: str, is_merged: bool
+) -> None:
+    adapter = adapt(build_sam("vit_mini", image_size=64), method, orchestrate=True)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in adapter.named_parameters():
+            if name.startswith("image_encoder."):
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    save_adapter(adapter, tmp_path / "adapter")
+    adapter.sam.eval()
+    options = {"dataset_dir": str(phantom), "adapter_dir": str(tmp_path / "adapter"), "label": "liver"}
+    image = torch.rand(1, 1, 64, 64, generator=generator)
+    with torch.no_grad():
+        expected = PromptableSam(adapter.sam)(image)
+        for config in ("evaluate", "inference"):
+            used = run(config, output_dir=str(tmp_path / config), **options).parser.get_parsed_content("network_def")
+            modules = dict(used.named_modules())
+            assert not [name for name in modules if "orchestrator" in name]
+            merged = [module.merged for module in modules.values() if isinstance(module, AdaptedModule)]
+            assert merged
+            assert all(merged) == is_merged
+            assert any(merged) == is_merged
+            assert torch.allclose(used(image), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_without_an_adapter_sam_scores_what_it_did_before_training(

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import openvino
 import pytest
 import torch
 from segment_anything.modeling import Sam
@@ -17,6 +18,8 @@ from monai_cobot.peft import Adapter, adapt
 BuildSam = Callable[..., Sam]
 TOLERANCE = 1e-4
 """Of logits relative to their norm. The same arithmetic in another order differs by about 1e-6."""
+TOLERANCE_BFLOAT16 = 0.05
+"""A number in bfloat16 has 8 bits, an error of up to 0.004; a block adds a few of them."""
 
 WITHOUT_OPENVINO = """
 import importlib.abc, sys
@@ -114,6 +117,17 @@ def test_what_openvino_cannot_compute_is_refused_and_runs_in_eager(
         accelerate(network, "openvino", tmp_path)
     monkeypatch.setattr("monai_cobot.networks.backends.choice.WORTH_CONVERTING", 0)
     assert accelerate(network, "auto", tmp_path).choice.name == "eager"
+
+
+def test_openvino_in_bfloat16_differs_by_its_rounding_alone(random_sam: BuildSam, tmp_path: Path) -> None:
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("OpenVINO has no bfloat16 on this CPU")
+    sam = adapted(random_sam(), "lora", orchestrate=True).sam
+    fast = accelerate(PromptableSam(sam, "bfloat16"), "openvino", tmp_path)
+    image = random_images(1, 1, 64, 64)
+    with torch.no_grad():
+        difference = relative_difference(fast.encode(image), PromptableSam(sam, "float32").encode(image))
+    assert TOLERANCE < difference < TOLERANCE_BFLOAT16
 
 
 def test_compile_equals_eager(random_sam: BuildSam) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -51,10 +52,11 @@ def write_dicom_seg(mask: np.ndarray, like: Volume, path: str | Path, names: Map
             source.SliceThickness = float(np.linalg.norm(like.source_affine[:3, 2]))
     frames = mask_on_source_grid(mask, like).T  # (K, J, I): slices in the order of the files, rows, columns
     tissue = CodedConcept("85756007", "SCT", "Tissue")
+    named = [(names or {}).get(label, f"label {label}") for label in labels]
     segments = [
         hd.seg.SegmentDescription(
             segment_number=number,
-            segment_label=(names or {}).get(label, f"label {label}"),
+            segment_label=named[number - 1],
             segmented_property_category=tissue,
             segmented_property_type=tissue,
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
@@ -69,6 +71,8 @@ def write_dicom_seg(mask: np.ndarray, like: Volume, path: str | Path, names: Map
     numbered = np.zeros(frames.shape, dtype=np.uint8)
     for number, label in enumerate(labels, start=1):
         numbered[frames == label] = number
+    # the series' own letters where they do, for its other texts are copied
+    letters: dict[str, Any] = {} if all(map(str.isascii, named)) else {"specific_character_set": "ISO_IR 192"}
     try:
         segmentation = hd.seg.Segmentation(
             source_images=sources,
@@ -84,6 +88,7 @@ def write_dicom_seg(mask: np.ndarray, like: Volume, path: str | Path, names: Map
             software_versions=__version__,
             device_serial_number="0",
             series_description="Segmentation by monai_cobot",
+            **letters,
         )
     except AttributeError as error:  # how pydicom says that a series lacks an attribute
         raise ValueError(f"{like.path}: the series lacks what DICOM SEG takes over from it ({error}).") from error

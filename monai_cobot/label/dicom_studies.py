@@ -34,7 +34,7 @@ from monailabel.interfaces.exception import ImageNotFoundException
 from monai_cobot.data import read_mask, read_volume
 from monai_cobot.data.dicom_seg import write_dicom_seg
 from monai_cobot.data.volumes import labels_in
-from monai_cobot.label.studies import Studies, labelled_images
+from monai_cobot.label.studies import UNKNOWN, Studies, labelled_images
 
 __all__ = ["DicomStudies", "open_dicom_studies"]
 
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 _SECONDS_KEPT = 60.0
 _SECONDS_TO_ANSWER = (10, 300)  # to connect, and between two pieces of the answer
+_SECONDS_IN_WORK = 24 * 3600.0
+_COUNT = "NumberOfSeriesRelatedInstances"
 _TOLD = ("SeriesInstanceUID", "StudyInstanceUID", "StudyDate", "StudyTime", "Modality", "PatientID", "RetrieveURL")
 
 _Answer = TypeVar("_Answer")
@@ -61,9 +63,10 @@ def open_dicom_studies(address: str) -> DicomStudies:
         )
     else:
         session = requests.Session()
+    address = address.rstrip("/")
     cache = (settings.MONAI_LABEL_DICOMWEB_CACHE_PATH or "").strip()
-    root = Path(cache) if cache else Path.home() / ".cache" / "monailabel" / "dicom"
-    folder = root / hashlib.md5(address.encode(), usedforsecurity=False).hexdigest()
+    root = Path(cache) if cache else Path.home() / ".cache" / "monai_cobot" / "dicom"
+    folder = root / f"cobot_{hashlib.md5(address.encode(), usedforsecurity=False).hexdigest()}"
     return DicomStudies(address, folder, settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER, session)
 
 
@@ -104,15 +107,18 @@ class DicomStudies(Studies):
         self._client = DICOMwebClientX(
             url=self._address,
             session=self._session,
+            timeout=_SECONDS_TO_ANSWER,
             **{f"{name}_url_prefix": prefix for name, prefix in self._prefixes.items()},
         )
         self._search = dict(search)
-        self._asking, self._downloading = threading.RLock(), threading.RLock()
+        self._asking = {"series": threading.RLock(), "labels": threading.RLock()}
+        self._downloading = threading.RLock()
         self._answers: dict[str, tuple[float, Any]] = {}
         self._segmentations: dict[str, _Segmentation | None] = {}
         folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        for half in folder.glob(".incoming*"):  # of a server that was killed
-            shutil.rmtree(half, ignore_errors=True)
+        for half in folder.glob(".incoming*"):  # of a server that was killed, and not of one that is at work
+            if time.time() - half.stat().st_mtime > _SECONDS_IN_WORK:
+                shutil.rmtree(half, ignore_errors=True)
         self._folder = folder
         super().__init__(str(folder), ["*.nii.gz"], auto_reload=False, read_only=False)
 
@@ -137,7 +143,7 @@ class DicomStudies(Studies):
 
     def status(self) -> dict[str, Any]:
         """How many images there are, how many with a label, and the labels that are kept here."""
-        self._labels()  # others need not wait for the list until the DICOM server answers
+        self._series(), self._labels()  # others need not wait for the list until the DICOM server answers
         status: dict[str, Any] = super().status()
         return status
 
@@ -145,20 +151,29 @@ class DicomStudies(Studies):
         """UID -> what is told of the series."""
 
         def search() -> dict[str, dict[str, str]]:
-            found = self._client.search_for_series(search_filters=self._search)
-            of_each = (pydicom.Dataset.from_json(one) for one in found)
-            told = [{name: str(one.get(name, "UNK")) for name in _TOLD} for one in of_each]
+            told = [
+                {name: str(one.get(name, UNKNOWN)) for name in (*_TOLD, _COUNT)} for one in self._found(self._search)
+            ]
             return {one["SeriesInstanceUID"]: one for one in told if _is_uid(one["SeriesInstanceUID"])}
 
         return self._lately("series", search)
+
+    def _found(self, search: Mapping[str, str]) -> list[pydicom.Dataset]:
+        """All series that a search finds, page by page; some servers have no pages, and begin again each time."""
+        found: dict[str, pydicom.Dataset] = {}
+        while True:
+            page = self._client.search_for_series(search_filters=dict(search), offset=len(found) or None)
+            new = {str(one.get("SeriesInstanceUID")): one for one in map(pydicom.Dataset.from_json, page)}
+            if new.keys() <= found.keys():
+                return list(found.values())
+            found |= new
 
     def _labels(self) -> dict[str, _Segmentation]:
         """UID of an image series -> the newest DICOM SEG of it."""
 
         def search() -> dict[str, _Segmentation]:
             series = self._series()
-            found = self._client.search_for_series(search_filters={"Modality": "SEG"})
-            all_of_them = (self._segmentation(pydicom.Dataset.from_json(one)) for one in found)
+            all_of_them = (self._segmentation(one) for one in self._found({"Modality": "SEG"}))
             known = [one for one in all_of_them if one is not None and one.image in series]
             return {one.image: one for one in sorted(known, key=lambda one: one.made)}
 
@@ -167,23 +182,33 @@ class DicomStudies(Studies):
     def _segmentation(self, found: pydicom.Dataset) -> _Segmentation | None:
         """What a DICOM SEG says of itself, which never changes; None where it does not say of what series it is."""
         series, study = str(found.SeriesInstanceUID), str(found.StudyInstanceUID)
-        if series not in self._segmentations and _is_uid(series):
-            try:
-                about = pydicom.Dataset.from_json(self._client.retrieve_series_metadata(study, series)[0])
-                image = str(about.ReferencedSeriesSequence[0].SeriesInstanceUID)
-                made = f"{about.get('ContentDate', '')}{about.get('ContentTime', '')}"
-                self._segmentations[series] = _Segmentation(series, study, image, made)
-            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-                logger.warning("The segmentation %s is left out, for it names no series: %s", series, error)
-                self._segmentations[series] = None
-        return self._segmentations.get(series)
+        if series in self._segmentations or not _is_uid(series):
+            return self._segmentations.get(series)
+        try:
+            told = self._client.retrieve_series_metadata(study, series)
+            about = max(map(pydicom.Dataset.from_json, told), key=_made)
+        except Exception as error:  # the client's, its parts', the network's: asked again next time
+            logger.warning("The segmentation %s is left out for now: %s", series, error)
+            return None
+        try:
+            image = str(about.ReferencedSeriesSequence[0].SeriesInstanceUID)
+            self._segmentations[series] = _Segmentation(series, study, image, _made(about))
+        except (AttributeError, IndexError):
+            logger.warning("The segmentation %s is left out, for it names no series.", series)
+            self._segmentations[series] = None
+        return self._segmentations[series]
 
     def _lately(self, what: str, ask: Callable[[], _Answer]) -> _Answer:
-        """The server's answer, or that of the last minute."""
-        with self._asking:
+        """The server's answer, or that of the last minute, or the last one where it does not answer now."""
+        with self._asking[what]:
             asked, answer = self._answers.get(what, (-np.inf, None))
             if time.monotonic() - asked > _SECONDS_KEPT:
-                answer = self._answer_of(ask)
+                try:
+                    answer = self._answer_of(ask)
+                except HTTPException as error:
+                    if what not in self._answers:
+                        raise
+                    logger.warning("%s; what it said before is taken.", error.detail)
                 self._answers[what] = (time.monotonic(), answer)
             return answer
 
@@ -195,7 +220,9 @@ class DicomStudies(Studies):
         """
         try:
             return ask()
-        except (requests.RequestException, KeyError, ValueError) as error:
+        except HTTPException:
+            raise
+        except Exception as error:  # the client's, its parts', pydicom's, the network's: each has its own kinds
             raise HTTPException(502, f"the DICOM server {self._address} cannot be asked: {error}") from error
 
     # --- images
@@ -203,41 +230,77 @@ class DicomStudies(Studies):
     def get_image_uri(self, image_id: str) -> str:
         """The NIfTI file of a series, which is downloaded where it is not kept; empty for another UID."""
         kept = self._kept_image(image_id)
-        if not kept and image_id in self._series():
+        if image_id in self._series() and not (kept and self._is_whole(image_id)):
             with self._downloading:
-                kept = self._kept_image(image_id) or self._convert(image_id)
+                kept = self._kept_image(image_id)
+                if not (kept and self._is_whole(image_id)):
+                    kept = self._convert(image_id)
         return str(kept)
 
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """What the server says of a series, and what is kept of it here."""
+        told = {name: self._series()[image_id][name] for name in _TOLD} if image_id in self._series() else {}
+        return {"name": f"{image_id}.nii.gz", **told, **super().get_image_info(image_id)}
+
+    def _is_whole(self, image_id: str) -> bool:
+        """Whether all files of a series are kept, of as many as the server says that there are now."""
+        folder = self._folder / image_id
+        told = self._series()[image_id][_COUNT]
+        return folder.is_dir() and told in (UNKNOWN, str(sum(1 for _ in folder.iterdir())))
+
     def _convert(self, image_id: str) -> str:
-        """Keep a series as NIfTI, which clients and training read; returns the file."""
-        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(self._folder_of(image_id)))
+        """Keep a series as NIfTI, which clients and training read; returns the file.
+
+        Raises:
+            HTTPException: 422 where it is no image that can be segmented, such as one with a missing slice.
+        """
+        source = self._folder_of(image_id)
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".incoming") as folder:
             path = Path(folder) / f"{image_id}.nii.gz"
             try:
+                read_volume(source)
+                files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(source))
                 sitk.WriteImage(sitk.ReadImage(files if len(files) > 1 else files[0]), str(path))
-            except (RuntimeError, IndexError) as error:
-                raise HTTPException(422, f"the series {image_id} is no image that can be read: {error}") from error
-            super().add_image(image_id, str(path), dict(self._series()[image_id]))
+            except (OSError, RuntimeError, ValueError) as error:
+                reason = str(error).replace(str(source), f"the series {image_id}")
+                raise HTTPException(422, f"the series cannot be segmented: {reason}") from error
+            kept = self._kept_image(image_id)
+            if kept:  # it has got further slices
+                path.replace(kept)
+            else:
+                super().add_image(image_id, str(path), {name: self._series()[image_id][name] for name in _TOLD})
         return str(self._kept_image(image_id))
 
     def _folder_of(self, image_id: str) -> Path:
         """The folder with the files of a series, which are downloaded where they are not kept."""
-        kept = self._folder / image_id
-        with self._downloading:
-            if not kept.is_dir():
-                study = self._series()[image_id]["StudyInstanceUID"]
-                self._download(study, image_id, kept)
-        return kept
+        folder = self._folder / image_id
+        if not self._is_whole(image_id):
+            with self._downloading:
+                if not self._is_whole(image_id):
+                    self._download(self._series()[image_id]["StudyInstanceUID"], image_id, folder)
+        return folder
 
     def _download(self, study: str, series: str, target: Path) -> None:
+        """Put all files of a series into a folder, at once and in the place of what was there.
+
+        Raises:
+            HTTPException: 502 where the server does not send all of them.
+        """
         begun = time.monotonic()
         instances = self._answer_of(lambda: list(self._client.retrieve_series(study, series)))
+        count = self._series().get(series, {}).get(_COUNT, UNKNOWN)
+        if not instances or count not in (UNKNOWN, str(len(instances))) or any(map(_is_cut, instances)):
+            raise HTTPException(
+                502, f"the DICOM server {self._address} did not send all of the series {series}; ask again."
+            )
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".incoming") as folder:
             complete = Path(folder) / "series"
             complete.mkdir()
             for number, instance in enumerate(instances):
                 instance.save_as(complete / f"{number:05}.dcm")
             target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                target.replace(Path(folder) / "before")
             complete.replace(target)
         logger.info("%d files of the series %s in %.1f s", len(instances), series, time.monotonic() - begun)
 
@@ -276,7 +339,11 @@ class DicomStudies(Studies):
 
     def _keep_label(self, image_id: str, label_filename: str, tag: str, label_info: Mapping[str, Any]) -> str:
         if tag == "final":
-            label_info = {**label_info, "SeriesInstanceUID": self._store(image_id, label_filename, label_info)}
+            stored = self._store(image_id, label_filename, label_info)
+            labels = labels_in(read_mask(label_filename).array[0])
+            names = _names(label_info.get("label_info"), labels)
+            named = [{"name": names[label], "idx": label} for label in labels if label in names]
+            label_info = {**label_info, "SeriesInstanceUID": stored, "label_info": named}
         return super()._keep_label(image_id, label_filename, tag, label_info)
 
     def _store(self, image_id: str, label_filename: str, label_info: Mapping[str, Any]) -> str:
@@ -288,7 +355,7 @@ class DicomStudies(Studies):
             answer = self._answer_of(lambda: self._client.store_instances([segmentation]))
         if answer.get("FailedSOPSequence"):
             raise HTTPException(502, f"the DICOM server {self._address} did not take the segmentation: {answer}")
-        with self._asking:
+        with self._asking["labels"]:
             self._answers.pop("labels", None)
         return str(segmentation.SeriesInstanceUID)
 
@@ -316,10 +383,15 @@ class DicomStudies(Studies):
             newest = self._labels().get(label_id)
             if newest is None:
                 return ""
-            with self._downloading:
-                if self.get_label_info(label_id, "final").get("SeriesInstanceUID") != newest.series:
-                    self._fetch(newest)
+            if not self._is_kept(newest):
+                with self._downloading:
+                    if not self._is_kept(newest):
+                        self._fetch(newest)
         return str(self._kept_label(label_id, label_tag))
+
+    def _is_kept(self, segmentation: _Segmentation) -> bool:
+        info = self.get_label_info(segmentation.image, "final")
+        return info.get("SeriesInstanceUID") == segmentation.series
 
     def _fetch(self, segmentation: _Segmentation) -> None:
         """Keep a DICOM SEG as a label map on the grid of its image."""
@@ -328,12 +400,13 @@ class DicomStudies(Studies):
             self._download(segmentation.study, segmentation.series, Path(folder) / "downloaded")
             path = Path(folder) / f"{segmentation.image}.nii.gz"
             try:
-                names = _convert_segmentation(Path(folder) / "downloaded" / "00000.dcm", image, path)
+                names = _convert_segmentation(Path(folder) / "downloaded", image, path)
             except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, OSError) as error:
                 raise HTTPException(
                     422, f"the segmentation {segmentation.series} cannot be read as a label map: {error}"
                 ) from error
-            info = {"label_info": names, "SeriesInstanceUID": segmentation.series}
+            before = self.get_label_info(segmentation.image, "final")  # such as what a reviewer said of it
+            info = {**before, "label_info": names, "SeriesInstanceUID": segmentation.series}
             super()._keep_label(segmentation.image, str(path), "final", info)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
@@ -342,10 +415,9 @@ class DicomStudies(Studies):
             raise HTTPException(422, f"final labels are on the DICOM server {self._address}; remove them there.")
         super().remove_label(label_id, label_tag)
 
-    def get_dataset_archive(self, limit_cases: int | None) -> str:
-        """An archive of all images with a final label, which are downloaded first, and their labels."""
-        labelled_images(self)
-        return str(super().get_dataset_archive(limit_cases))
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        """Files of the images with a final label, which are downloaded, and of the labels."""
+        return [{"image": one.image, "label": one.label} for one in labelled_images(self)]
 
     # --- what others ask the DICOM server through this one
 
@@ -358,11 +430,15 @@ class DicomStudies(Studies):
         headers: Mapping[str, str],
         body: bytes,
     ) -> requests.Response:
-        """The server's answer to a request that is passed on.
+        """The server's answer to a request that is passed on: one that reads, or that stores files.
 
         Raises:
-            HTTPException: 502 where it does not answer.
+            HTTPException: 404 for any other request, 502 where the server does not answer.
         """
+        stores = re.fullmatch(r"studies(/[0-9.]+)?", path) and headers.get("content-type", "").startswith("multipart/")
+        reads = re.fullmatch(r"(studies|series|instances)(/[\w.,%-]+)*/?", path) and ".." not in path.split("/")
+        if not (reads if method == "GET" else stores):
+            raise HTTPException(404, "there is nothing to be read or stored at this address of the DICOM server.")
         # some versions of OHIF ask for metadata where one searches
         prefix = self._prefixes["wado" if path.endswith("metadata") else operation]
         address = "/".join(part for part in (self._address, prefix, path) if part) + (f"?{query}" if query else "")
@@ -378,12 +454,33 @@ def _is_uid(text: str) -> bool:
     return re.fullmatch(r"[0-9]+(\.[0-9]+)*", text) is not None and len(text) <= 64
 
 
+def _made(dataset: pydicom.Dataset) -> str:
+    """Date and time at which a DICOM SEG was made, which sort as texts."""
+    return f"{dataset.get('ContentDate') or ''}{dataset.get('ContentTime') or ''}"
+
+
+def _is_cut(instance: pydicom.Dataset) -> bool:
+    """Whether pixels are missing at its end, where they are not compressed."""
+    pixels = instance.get("PixelData")
+    if pixels is None or instance.file_meta.TransferSyntaxUID.is_encapsulated:
+        return False
+    count = (
+        instance.Rows * instance.Columns * instance.get("SamplesPerPixel", 1) * int(instance.get("NumberOfFrames") or 1)
+    )
+    return len(pixels) < count * instance.BitsAllocated // 8
+
+
 def _names(label_info: Any, labels: Sequence[int]) -> dict[int, str]:
-    """Label -> name, of what clients send: by its number, or, where they send none, in the order of the labels."""
+    """Label -> name, of what clients send: by its number (``idx``, or OHIF's ``segmentIndex``), or, where they send
+    none and as many names as there are labels, in the order of the labels."""
+    entries = [entry for entry in label_info if isinstance(entry, Mapping)] if isinstance(label_info, list) else []
+    in_order = len(entries) == len(labels)
     names = {}
-    for position, entry in enumerate(label_info if isinstance(label_info, list) else []):
-        with suppress(TypeError, KeyError, ValueError, IndexError, AttributeError):
-            names[int(entry["idx"]) if "idx" in entry else labels[position]] = str(entry["name"])[:64]
+    for position, entry in enumerate(entries):
+        with suppress(TypeError, ValueError):
+            number = entry.get("idx", entry.get("segmentIndex", labels[position] if in_order else None))
+            if int(number) > 0 and entry.get("name"):
+                names[int(number)] = str(entry["name"])[:64]
     return names
 
 
@@ -399,13 +496,14 @@ def _write_plain_bytes(label: Path, image: Path, path: Path) -> None:
     sitk.WriteImage(mask, str(path))
 
 
-def _convert_segmentation(segmentation: Path, image: str, path: Path) -> list[dict[str, Any]]:
-    """A DICOM SEG as a label map; it leaves empty slices out, so that its own grid is smaller than that of its image.
+def _convert_segmentation(folder: Path, image: str, path: Path) -> list[dict[str, Any]]:
+    """The newest DICOM SEG of a series as a label map; it leaves empty slices out, so that its own grid is smaller than
+    that of its image.
 
     Returns:
         Names and values of the labels.
     """
-    dataset = pydicom.dcmread(segmentation)
+    dataset = max((pydicom.dcmread(file) for file in sorted(folder.iterdir())), key=_made)
     mask = pydicom_seg.MultiClassReader().read(dataset).image
     like = sitk.ReadImage(image)
     sitk.WriteImage(sitk.Resample(mask, like, sitk.Transform(), sitk.sitkNearestNeighbor), str(path))

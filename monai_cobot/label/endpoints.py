@@ -25,7 +25,6 @@ from urllib.parse import unquote
 import anyio.to_thread
 from fastapi import APIRouter, Body, Depends, FastAPI, File, Form, HTTPException, Request, UploadFile
 from fastapi.background import BackgroundTasks
-from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware import Middleware
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse, Response
@@ -448,16 +447,24 @@ def _session(session_id: str) -> Any:
 @router.post("/proxy/dicom/{operation}/{path:path}", include_in_schema=False)
 async def ask_dicom_server(http: Request, operation: Literal["wado", "qido", "stow"], path: str, user: _User) -> Any:
     """What OHIF asks the DICOM server that the studies are on, with what it may pass on of the request."""
+    studies = app_instance().datastore()
     plain = path
     while unquote(plain) != plain:
         plain = unquote(plain)
-    studies = app_instance().datastore()
-    if not isinstance(studies, DicomStudies) or ".." in re.split(r"[/\\]", plain):
+    if not isinstance(studies, DicomStudies) or ".." in re.split(r"[/\\;]", plain):
         raise HTTPException(404, "there is no such address on the DICOM server of these studies, or no such server.")
     headers = {name: http.headers[name] for name in ("accept", "content-type") if name in http.headers}
     asked = (http.method, operation, path, http.url.query, headers, await http.body())
-    answer = await run_in_threadpool(studies.forward, *asked)
-    return Response(answer.content, answer.status_code, media_type=answer.headers.get("Content-Type"))
+    answer = await anyio.to_thread.run_sync(studies.forward, *asked, limiter=_passed_on())
+    # what a DICOM server holds, such as a report in HTML, is no page of this one
+    guarded = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+    return Response(answer.content, answer.status_code, guarded, answer.headers.get("Content-Type"))
+
+
+@cache
+def _passed_on() -> anyio.CapacityLimiter:
+    """Threads of their own for what waits for a DICOM server."""
+    return anyio.CapacityLimiter(_MOST_LONG_WORK)
 
 
 # --- what to label next

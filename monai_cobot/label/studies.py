@@ -32,6 +32,8 @@ __all__ = ["Studies", "labelled_images"]
 logger = logging.getLogger(__name__)
 
 _CONFIG = "datastore_v2.json"
+UNKNOWN = "UNK"
+"""What MONAI Label tells its clients where a DICOM series lacks an attribute."""
 
 _Result = TypeVar("_Result")
 _Arguments = ParamSpec("_Arguments")
@@ -177,7 +179,10 @@ def labelled_images(studies: Datastore) -> list[LabelledImage]:
         if not (os.path.exists(image) and os.path.exists(label)):  # deleted, and the studies were not looked at since
             continue
         values = _values(studies.get_label_info(image_id, "final").get("label_info"))
-        found.append(LabelledImage(image_id, image, label, values, stamp_of(image, label)))
+        patient = str(studies.get_image_info(image_id).get("PatientID") or "")
+        found.append(
+            LabelledImage(image_id, image, label, values, stamp_of(image, label), "" if patient == UNKNOWN else patient)
+        )
     return found
 
 

@@ -63,10 +63,11 @@ class LabelledImage:
     """An image of the studies with its label.
 
     Attributes:
-        name: what the server calls it; images of different names are of different patients.
+        name: what the server calls it.
         image, label: the files.
         values: name -> value in the label; empty where it was not said.
         stamp: changes with the files' content.
+        patient: whose image it is; without, one whom no other image shows. Training and validation share no patient.
     """
 
     name: str
@@ -74,6 +75,7 @@ class LabelledImage:
     label: str
     values: dict[str, int]
     stamp: list[int]
+    patient: str = ""
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,9 @@ def _write_data_list(folder: Path, images: list[LabelledImage], labels: dict[str
             if here is not None:
                 relabelled[mask.array[0] == here] = value
         write_mask(relabelled, mask, path)
-        entries.append({"image": image.image, "label": str(path), "name": image.name, "patient": image.name})
+        entries.append(
+            {"image": image.image, "label": str(path), "name": image.name, "patient": image.patient or image.name}
+        )
     write_atomically(
         folder / _LIST_FILE, json.dumps({"labels": labels, "training": entries}, ensure_ascii=False).encode()
     )

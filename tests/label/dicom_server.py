@@ -1,5 +1,6 @@
 """A small DICOM server: what MONAI Label asks of DICOMweb, of files in a folder."""
 
+import copy
 import io
 import threading
 import time
@@ -17,8 +18,11 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 BOUNDARY = b"between"
 
 
-def save_series(folder: Path, array: np.ndarray, number: int) -> str:
-    """Writes (K, J, I) int16 as a CT series, 1 mm by 1 mm by 3 mm, into a folder; returns its UID."""
+def save_series(folder: Path, array: np.ndarray, number: int, step: float = 3, thickness: float = 3) -> str:
+    """Writes (K, J, I) int16 as a CT series, 1 mm by 1 mm by ``step`` mm, into a folder; returns its UID.
+
+    With a negative step, the first slice is the uppermost, and the files' names are in another order than the slices.
+    """
     folder.mkdir(parents=True)
     study, series, frame = generate_uid(), generate_uid(), generate_uid()
     for index, plane in enumerate(array):
@@ -31,12 +35,13 @@ def save_series(folder: Path, array: np.ndarray, number: int) -> str:
         image.PatientID, image.PatientName, image.PatientBirthDate, image.PatientSex = str(number), "Ball", "", ""
         image.StudyID, image.StudyDate, image.StudyTime, image.AccessionNumber = "1", "20200101", "120000", ""
         image.Modality, image.SeriesNumber, image.InstanceNumber = "CT", 1, index + 1
-        image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, 3 * index], [1, 0, 0, 0, 1, 0]
-        image.PixelSpacing, image.SliceThickness, image.Manufacturer = [1, 1], 3, ""
+        image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, step * index], [1, 0, 0, 0, 1, 0]
+        image.PixelSpacing, image.SliceThickness, image.Manufacturer = [1, 1], thickness, ""
         image.Rows, image.Columns, image.SamplesPerPixel = *plane.shape, 1
         image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 1
         image.PhotometricInterpretation, image.PixelData = "MONOCHROME2", plane.astype("<i2").tobytes()
-        image.save_as(folder / f"{index:02}.dcm", enforce_file_format=True)
+        name = index if step > 0 else 7 * index % 100
+        image.save_as(folder / f"{name:02}.dcm", enforce_file_format=True)
     return series
 
 
@@ -44,8 +49,9 @@ def save_series(folder: Path, array: np.ndarray, number: int) -> str:
 def dicom_server(folder: Path, seconds: float = 0) -> Iterator[tuple[str, list[str]]]:
     """Serves the DICOM files below a folder, each series after so many seconds, and keeps what is stored there.
 
-    Where the folder has a file ``broken``, an answer with a series ends in its middle; where it has one ``full``,
-    nothing is stored.
+    Where the folder has a file ``broken``, an answer with a series ends in its middle; ``short``, it lacks the last
+    instance; ``cut``, the last one lacks pixels; ``full``, nothing is stored; ``secret``, no metadata are told. With
+    one that is called ``pages``, no more than two series are told at a time.
 
     Yields:
         The address, and the series that were asked for, as they are asked.
@@ -64,18 +70,29 @@ def dicom_server(folder: Path, seconds: float = 0) -> Iterator[tuple[str, list[s
                 unit = "SeriesInstanceUID" if parts[-1] == "series" else "StudyInstanceUID"
                 found = {of[unit].value: of for of in files if all(of[n].value == v for n, v in wanted.items())}
                 names = ("StudyInstanceUID", "SeriesInstanceUID", "Modality", "PatientID", "StudyDate", "StudyTime")
-                self.tell([pick(of, names) for of in found.values()])
+                told = [pick(of, names) for of in found.values()]
+                for one in told:
+                    same = [of for of in files if of[unit].value == one[unit].value]
+                    one.NumberOfSeriesRelatedInstances = len(same)
+                begin = int(asked.get("offset", ["0"])[0])
+                self.tell(told[begin : begin + 2] if (folder / "pages").exists() else told)
                 return
             instances = [of for of in files if parts[1] == of.StudyInstanceUID and parts[3] == of.SeriesInstanceUID]
+            if parts[4:] == ["metadata"] and (folder / "secret").exists():
+                self.send_error(404)
+                return
             if parts[4:] == ["metadata"]:  # WADO
                 self.tell([pick(of, [n for n in of.dir() if n != "PixelData"]) for of in instances])
                 return
             downloaded.append(parts[3])
             time.sleep(seconds)
             body = b""
-            for instance in instances:
+            for instance in instances[:-1] if (folder / "short").exists() else instances:
                 written = io.BytesIO()
-                instance.save_as(written)
+                sent = copy.deepcopy(instance)
+                if instance is instances[-1] and (folder / "cut").exists():
+                    sent.PixelData = sent.PixelData[:-20]
+                sent.save_as(written)
                 body += b"--" + BOUNDARY + b"\r\nContent-Type: application/dicom\r\n\r\n" + written.getvalue() + b"\r\n"
             kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY.decode()}'
             self.answer(body + b"--" + BOUNDARY + b"--\r\n", kind, broken=(folder / "broken").exists())

@@ -156,17 +156,18 @@ def test_an_empty_label_is_refused_as_final_alone(open_dicom_studies, files, tmp
             assert Path(studies.get_label_uri(series, tag)).is_file()
 
 
-def test_a_download_that_ends_in_its_middle_is_not_taken_for_the_series(open_dicom_studies, files):
+@pytest.mark.parametrize("fault", ["broken", "short", "cut"])
+def test_a_download_that_lacks_something_is_not_taken_for_the_series(open_dicom_studies, files, fault):
     from fastapi import HTTPException
 
     series = save_series(files / "series", values(0), 0)
-    (files / "broken").touch()
+    (files / fault).touch()
     with dicom_server(files) as (address, _):
         studies = open_dicom_studies(address)
         with pytest.raises(HTTPException) as refused:
             studies.get_image_uri(series)
         assert refused.value.status_code == 502
-        (files / "broken").unlink()
+        (files / fault).unlink()
         assert np.array_equal(
             read_volume(studies.get_image_uri(series)).array[0], read_volume(files / "series").array[0]
         )
@@ -198,3 +199,111 @@ def test_an_image_of_a_dicom_server_is_downloaded_once_by_however_many_threads_a
             thread.join()
     assert downloaded == [series]
     assert got == [([series], (1, 10, 12, 6))] * 4
+
+
+def test_a_series_that_has_got_further_slices_is_downloaded_again(open_dicom_studies, files):
+    series = save_series(files / "series", values(0), 0)
+    late = files / "series" / "05.dcm"
+    content = late.read_bytes()
+    late.unlink()
+    with dicom_server(files) as (address, _):
+        studies = open_dicom_studies(address)
+        assert read_volume(studies.get_image_uri(series)).array.shape == (1, 10, 12, 5)
+    late.write_bytes(content)
+    with dicom_server(files) as (address, _):
+        studies = open_dicom_studies(address)
+        assert read_volume(studies.get_image_uri(series)).array.shape == (1, 10, 12, 6)
+
+
+def test_a_series_with_a_missing_slice_is_refused_before_anybody_labels_it(open_dicom_studies, files):
+    from fastapi import HTTPException
+
+    series = save_series(files / "series", values(0), 0)
+    (files / "series" / "02.dcm").unlink()
+    with dicom_server(files) as (address, _), pytest.raises(HTTPException, match="the series cannot be segmented"):
+        open_dicom_studies(address).get_image_uri(series)
+
+
+def test_all_pages_of_a_search_are_read(open_dicom_studies, files):
+    uids = [save_series(files / f"series_{number}", values(number), number) for number in range(5)]
+    (files / "pages").touch()
+    with dicom_server(files) as (address, _):
+        assert sorted(open_dicom_studies(address).list_images()) == sorted(uids)
+
+
+def test_what_was_said_before_is_taken_while_a_dicom_server_does_not_answer(open_dicom_studies, files, monkeypatch):
+    from monai_cobot.label import dicom_studies
+
+    series = save_series(files / "series", values(0), 0)
+    with dicom_server(files) as (address, _):
+        studies = open_dicom_studies(address)
+        studies.get_image_uri(series)
+    monkeypatch.setattr(dicom_studies, "_SECONDS_KEPT", 0)
+    assert studies.list_images() == [series]
+    assert Path(studies.get_image_uri(series)).is_file()
+
+
+def test_a_segmentation_whose_metadata_cannot_be_had_is_asked_for_again(open_dicom_studies, files, monkeypatch):
+    from monai_cobot.label import dicom_studies
+
+    series = save_series(files / "series", values(0), 0)
+    save_segmentation(files, files / "series", 2)
+    (files / "secret").touch()
+    monkeypatch.setattr(dicom_studies, "_SECONDS_KEPT", 0)
+    with dicom_server(files) as (address, _):
+        studies = open_dicom_studies(address)
+        assert studies.get_labeled_images() == []
+        (files / "secret").unlink()
+        assert studies.get_labeled_images() == [series]
+
+
+def test_slices_from_above_that_overlap_keep_their_places(open_dicom_studies, files, tmp_path):
+    from monai_cobot.label.studies import labelled_images
+
+    series = save_series(files / "series", values(0), 0, step=-2.5, thickness=5)
+    with dicom_server(files) as (address, _):
+        studies = open_dicom_studies(address)
+        image = read_volume(studies.get_image_uri(series))
+        assert np.array_equal(image.array[0], values(0)[::-1].T)
+        label_file(studies, series, tmp_path / "label.nii.gz")
+        studies.save_label(series, str(tmp_path / "label.nii.gz"), "final", {"label_info": [{"name": "ball"}]})
+        (found,) = labelled_images(type(studies)(address, tmp_path / "elsewhere", {"Modality": "CT"}))
+    assert np.array_equal(read_mask(found.label).array, read_mask(tmp_path / "label.nii.gz").array)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ([{"name": "Leber", "idx": 2}], {"Leber": 2}),
+        ([{"name": "liver", "segmentIndex": 1}, {"name": "spleen", "segmentIndex": 2}], {"spleen": 2}),
+        ([{"name": "肝臓"}], {"肝臓": 2}),
+        ([{"name": "liver"}, {"name": "spleen"}], {"label 2": 2}),
+        (None, {"label 2": 2}),
+    ],
+)
+def test_labels_are_called_as_the_client_calls_them_and_not_as_might_be_guessed(
+    open_dicom_studies, files, tmp_path, sent, kept
+):
+    from monai_cobot.label.studies import labelled_images
+
+    series = save_series(files / "series", values(0), 0)
+    with dicom_server(files) as (address, _):
+        studies = open_dicom_studies(address)
+        label_file(studies, series, tmp_path / "label.nii.gz", value=2)
+        studies.save_label(series, str(tmp_path / "label.nii.gz"), "final", {"label_info": sent})
+        (here,) = labelled_images(studies)
+        (elsewhere,) = labelled_images(type(studies)(address, tmp_path / "elsewhere", {"Modality": "CT"}))
+    (name,) = kept
+    assert here.values == (kept if name != "label 2" else {})
+    assert elsewhere.values == {name: 1}
+
+
+def test_images_of_one_patient_are_known_as_such(open_dicom_studies, files):
+    from monai_cobot.label.studies import labelled_images
+
+    for name, number in (("first", 1), ("again", 1), ("other", 2)):
+        save_series(files / name, values(number), number)
+        save_segmentation(files, files / name, 2)
+    with dicom_server(files) as (address, _):
+        found = labelled_images(open_dicom_studies(address))
+    assert sorted(image.patient for image in found) == ["1", "1", "2"]

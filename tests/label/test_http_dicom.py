@@ -93,13 +93,23 @@ def test_ohifs_label_is_stored_on_the_dicom_server_and_found_there_through_this_
     assert server.ask("GET", "/proxy/dicom/qido/studies?PatientID=1").json() == []
 
 
+def test_the_next_image_to_label_comes_with_what_ohif_opens_it_by(dicom):
+    server, series = dicom
+    for strategy in ("random", "uncertainty"):
+        told = server.ask("POST", f"/activelearning/{strategy}", json={"model": "ball"}).json()
+        assert told == {} or (told["id"], bool(told["StudyInstanceUID"])) == (series, True)
+    about = server.ask("GET", "/datastore/image/info", params={"image": series}).json()
+    assert (about["SeriesInstanceUID"], about["Modality"]) == (series, "CT")
+
+
 def test_what_ohif_stores_passes_through_to_the_dicom_server(dicom):
     server, series = dicom
     segmentation = server.infer("ball", BOX, series, output="dicom_seg").content
     uid = str(pydicom.dcmread(io.BytesIO(segmentation)).SeriesInstanceUID)
     body = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + segmentation + b"\r\n--x--"
     kind = 'multipart/related; type="application/dicom"; boundary=x'
-    reply = server.ask("POST", "/proxy/dicom/stow/studies", data=body, headers={"Content-Type": kind})
+    # the OHIF that comes with MONAI Label stores where it reads
+    reply = server.ask("POST", "/proxy/dicom/wado/studies", data=body, headers={"Content-Type": kind})
     assert reply.status_code == 200, reply.text
     stored = server.ask("GET", "/proxy/dicom/qido/series", params={"Modality": "SEG"}).json()
     assert uid in [one["0020000E"]["Value"][0] for one in stored]
@@ -112,6 +122,9 @@ def test_what_ohif_stores_passes_through_to_the_dicom_server(dicom):
         ("DELETE", "/datastore/?id={series}", 422, "remove them there"),
         ("PUT", "/datastore/label?image=1.2.3", 404, "there is no image 1.2.3"),
         ("GET", "/proxy/dicom/wado/..%2f..%2fsecret", 404, "no such address"),
+        ("GET", "/proxy/dicom/wado/studies/..;/secret", 404, "no such address"),
+        ("GET", "/proxy/dicom/wado/secret", 404, "nothing to be read"),
+        ("POST", "/proxy/dicom/wado/studies/1.2/reject/113001^DCM", 404, "nothing to be read or stored"),
     ],
 )
 def test_what_is_not_done_on_a_dicom_server_is_refused(dicom, method, path, status, reason):

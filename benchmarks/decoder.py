@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.rivals import our_sam, stock_sam, transformers_sam
+from benchmarks.rivals import decode_by_stock, openvino_decoder, our_sam, stock_sam, transformers_sam
 from benchmarks.timing import Row, Setting, Work, row, time_in_turns
 from monai_cobot.networks import VARIANTS, decode_masks
 from monai_cobot.networks.prompts import embed_boxes
@@ -20,6 +20,8 @@ def decoding(setting: Setting) -> list[Row]:
         task = f"decoder, {count} box{'es' * (count > 1)}, {setting.variant}"
         embedding, boxes = _inputs(count, setting)
         contenders = {**decoders(setting, embedding, boxes), "transformers": _transformers(setting, embedding, boxes)}
+        if setting.device.type == "cpu":
+            contenders["OpenVINO on segment_anything"] = openvino_decoder(setting, embedding, boxes)
         seconds = time_in_turns(task, contenders, setting)
         rows += [row(task, seconds, rival, "ours") for rival in contenders if rival != "ours"]
     return rows
@@ -35,15 +37,14 @@ def decoders(setting: Setting, embedding: Tensor, boxes: Tensor) -> dict[str, Wo
     stock, ours = stock_sam(setting), our_sam(setting)
 
     def run_stock() -> None:
-        sparse, dense = stock.prompt_encoder(points=None, boxes=boxes, masks=None)
-        stock.mask_decoder(embedding, stock.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=False)
+        decode_by_stock(stock, embedding, boxes)
 
     def run_ours() -> None:
         decode_masks(ours, embedding, embed_boxes(ours.prompt_encoder, boxes.unsqueeze(0)))
 
     return {
         **setting.in_both_precisions("segment_anything", lambda under: under.inference(run_stock)),
-        "ours": setting.inference(run_ours),
+        "ours": setting.inference(run_ours, setting.as_ours()),
     }
 
 

@@ -95,7 +95,7 @@ def _encoders(setting: Setting, batch: int) -> dict[str, Work]:
     plain = replace(setting, precision="float32")
     return {
         "segment_anything": plain.inference(partial(stock, image)),
-        "ours": setting.inference(partial(ours, image)),
+        "ours": setting.inference(partial(ours, image), setting.as_ours()),
     }
 
 

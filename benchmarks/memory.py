@@ -13,16 +13,17 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from benchmarks.encoder import lora_step
+from benchmarks.encoder import lora_step, transformers_lora_step
 from benchmarks.rivals import our_sam, stock_sam
 from benchmarks.timing import Row, Setting
 from monai_cobot.networks import set_gradient_checkpointing
 
-KINDS = ("segment_anything", "ours", "ours, gradient checkpointing")
+KINDS = ("segment_anything", "ours", "ours, gradient checkpointing", "transformers with peft")
 
 
 def memory(setting: Setting) -> list[Row]:
-    """Stock over ours, without and with gradient checkpointing. One step each: memory does not vary as time does."""
+    """Stock and Hugging Face over ours, without and with gradient checkpointing. One step each: memory does not vary as
+    time does."""
     task = f"peak memory of a LoRA step, {setting.variant} {setting.image_size}"
     shown = setting.progress.add_task(task, total=len(KINDS))
     gigabytes = {}
@@ -35,9 +36,10 @@ def memory(setting: Setting) -> list[Row]:
         setting.progress.advance(shown)
     setting.progress.remove_task(shown)
     asked = {KINDS[2]: 3.0} if setting.image_size == 1024 and setting.device.type == "cpu" else {}
+    stock, ours, checkpointed, transformers = KINDS
     return [
-        Row(task, KINDS[0], kind, ((gigabytes[KINDS[0]], gigabytes[kind]),), "GB", asked.get(kind))
-        for kind in KINDS[1:]
+        Row(task, rival, kind, ((gigabytes[rival], gigabytes[kind]),), "GB", asked.get(kind))
+        for rival, kind in ((stock, ours), (stock, checkpointed), (transformers, ours))
     ]
 
 
@@ -45,10 +47,13 @@ def peak_of_step(kind: str, variant: str, image_size: int, device: str, precisio
     """Gigabytes of one step, in a process that has done nothing else."""
     setting = Setting(variant, image_size, torch.device(device), precision, 1, "wall", Progress(disable=True))
     before = _resident("VmRSS")
-    sam = stock_sam(setting) if kind == KINDS[0] else our_sam(setting)
-    if kind == KINDS[2]:
-        set_gradient_checkpointing(sam, True)
-    lora_step(sam, setting)()
+    if kind == KINDS[3]:
+        transformers_lora_step(setting)()
+    else:
+        sam = stock_sam(setting) if kind == KINDS[0] else our_sam(setting)
+        if kind == KINDS[2]:
+            set_gradient_checkpointing(sam, True)
+        lora_step(sam, setting)()
     if setting.device.type == "cuda":
         return torch.cuda.max_memory_allocated(setting.device) / 1e9
     return (_resident("VmHWM") - before) / 1e9

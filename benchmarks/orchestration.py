@@ -41,7 +41,7 @@ def _inference(setting: Setting, method: str) -> Row:
     image = normalised_image(setting)
     task = f"{method} forward after fold(), {setting.variant} {setting.image_size}"
     passes = {
-        f"{method} + COBOT, folded": setting.inference(lambda: folded.image_encoder(image)),
-        method: setting.inference(lambda: base.image_encoder(image)),
+        f"{method} + COBOT, folded": setting.inference(lambda: folded.image_encoder(image), setting.as_ours()),
+        method: setting.inference(lambda: base.image_encoder(image), setting.as_ours()),
     }
     return row(task, time_in_turns(task, passes, setting), *passes)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-import openvino
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 from transformers.models.sam.modeling_sam import SamVisionModel
 
 from benchmarks.timing import Setting
 from monai_cobot.networks import VARIANTS, build_sam, set_attention
 from monai_cobot.networks._segment_anything import ImageEncoderViT, Sam
-from monai_cobot.networks.backends.openvino import convert_encoder
+from monai_cobot.networks.backends.openvino import compile_model, convert_encoder, convert_module
 
 Encoder = Callable[[Tensor], object]
 
@@ -77,7 +76,31 @@ def _transformers_config(setting: Setting) -> SamConfig:
 
 def openvino_encoder(setting: Setting) -> Encoder:
     """segment_anything's encoder, converted by OpenVINO as it is; on the CPU."""
-    model = convert_encoder(stock_sam(setting).image_encoder.cpu())
-    hint = {"float32": "f32", "bfloat16": "bf16"}[setting.precision]
-    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    compiled = compile_model(convert_encoder(stock_sam(setting).image_encoder), setting.dtype)
     return lambda x: compiled(x.numpy())
+
+
+def openvino_decoder(setting: Setting, embedding: Tensor, boxes: Tensor) -> Callable[[], object]:
+    """segment_anything's prompt encoder and mask decoder, converted by OpenVINO as they are, at work; on the CPU."""
+    compiled = compile_model(convert_module(_StockDecoder(stock_sam(setting)), embedding, boxes), setting.dtype)
+    return lambda: compiled((embedding.numpy(), boxes.numpy()))
+
+
+class _StockDecoder(nn.Module):
+    """(1, C, h, w) and (N, 4) -> (N, 1, 4 h, 4 w), the logits of a mask for each box."""
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__()
+        self.sam = sam
+
+    def forward(self, embedding: Tensor, boxes: Tensor) -> Tensor:
+        """Decode."""
+        return decode_by_stock(self.sam, embedding, boxes)
+
+
+def decode_by_stock(sam: Sam, embedding: Tensor, boxes: Tensor) -> Tensor:
+    """By segment_anything's own modules: (1, C, h, w) and boxes (N, 4) -> logits (N, 1, 4 h, 4 w)."""
+    sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
+    positions = sam.prompt_encoder.get_dense_pe()
+    masks: Tensor = sam.mask_decoder(embedding, positions, sparse, dense, multimask_output=False)[0]
+    return masks

@@ -5,11 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from rich.progress import Progress
+
+from monai_cobot.networks.precision import HeldWeights, autocast_to
 
 LEAST_REPEATS = 5
 
@@ -49,14 +53,18 @@ class Setting:
         """The context in which products are computed in the precision."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.precision != "float32")
 
-    def inference(self, work: Work) -> Work:
-        """Work without gradients, in the precision."""
+    def inference(self, work: Work, context: Callable[[], AbstractContextManager[object]] | None = None) -> Work:
+        """Work without gradients, in the precision; by ``autocast`` where there is no other ``context`` for it."""
 
         def run() -> None:
-            with torch.inference_mode(), self.autocast():
+            with torch.inference_mode(), (context or self.autocast)():
                 work()
 
         return run
+
+    def as_ours(self) -> Callable[[], AbstractContextManager[object]]:
+        """The context in which this project computes in the precision: frozen weights are cast once."""
+        return partial(autocast_to, self.dtype, self.device, HeldWeights())
 
     def in_both_precisions(self, name: str, work: Callable[[Setting], Work]) -> dict[str, Work]:
         """What a rival that knows float32 alone does as it is, and under autocast where that is another thing."""

@@ -55,7 +55,8 @@ class _CachedCase:
         images: (slices, C, H, W) as read.
         label_maps: (slices, N, H, W).
         indices: (slices,) the voxel index of each slice along the axis.
-        digests: (slices,) the digest of each image once it was computed, before that an empty one.
+        digests: (slices,) the digest of each image once it was computed, before that an empty one; none where nobody
+            asks for them.
         low, high: the intensities that become 0 and 1.
     """
 
@@ -296,8 +297,8 @@ class SliceDataset(Dataset):
                 name=loaded.case.name,
                 images=self._store.keep(images[slice_indices]),
                 label_maps=self._store.keep(label_maps[slice_indices]),
-                indices=slice_indices,
-                digests=np.zeros(len(slice_indices), dtype="S32"),
+                indices=slice_indices.astype(np.int32),
+                digests=np.zeros(len(slice_indices) if self.digest else 0, dtype="S32"),
                 low=low,
                 high=high,
             )

@@ -218,10 +218,10 @@ def test_ctrl_c_keeps_the_best_adapter_and_says_so(phantom, tmp_path, configs):
 
 
 def test_a_mistake_ends_with_its_reason_not_with_a_traceback(phantom, tmp_path, configs):
-    completed = run(command(configs, phantom, tmp_path / "output", method="prefix"))
+    completed = run(command(configs, phantom, tmp_path / "output", epoch=3))
     assert completed.returncode != 0
     last = completed.stderr.strip().splitlines()[-2:]
-    assert last[0].startswith("Error: Unknown method 'prefix'; choose one of")
+    assert last[0].startswith("Error: there is no option --epoch in")
     assert "Traceback" in (tmp_path / "output" / "traceback.txt").read_text(encoding="utf-8")
 
 
@@ -229,7 +229,7 @@ def test_a_mistake_ends_with_its_reason_not_with_a_traceback(phantom, tmp_path, 
     ("options", "message"),
     [
         ({"label": "pancreas"}, "there is no label 'pancreas'; there are liver = 1"),
-        ({"epoch": 3}, "there is no option --epoch in"),
+        ({"method": "prefix"}, "Unknown method 'prefix'; choose one of"),
     ],
 )
 def test_an_option_that_cannot_be_is_told(phantom, tmp_path, configs, options, message):

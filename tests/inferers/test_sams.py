@@ -67,11 +67,11 @@ def test_an_adapter_that_takes_long_to_convert_holds_up_no_other(adapter_folder:
     begun, go_on = threading.Event(), threading.Event()
     accelerate = adapters.accelerate
 
-    def convert(network, backend):
+    def convert(network, backend, **options):
         if threading.current_thread().name == "slow":
             begun.set()
             assert go_on.wait(30)
-        return accelerate(network, backend)
+        return accelerate(network, backend, **options)
 
     monkeypatch.setattr(adapters, "accelerate", convert)
     found = []

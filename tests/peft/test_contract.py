@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from monai_cobot.networks import VARIANTS, PromptableSam, frozen_depth, set_gradient_checkpointing
 from monai_cobot.networks.sam import _assemble
@@ -369,6 +370,33 @@ def test_folding_leaves_the_plain_base_method_with_the_same_output(tiny_sam, ima
     assert set(adapter.state_dict()) == plain
     assert adapter.orchestrator is None
     assert adapter.orchestration is None
+
+
+class Operators(TorchDispatchMode):
+    """Notes what is computed, down to the operators and the shapes of what they take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple] = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.seen.append((str(operator), [tuple(x.shape) for x in args if isinstance(x, torch.Tensor)]))
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("case", ORCHESTRATED, ids=repr)
+def test_what_is_computed_after_folding_is_what_the_base_method_computes(tiny_sam, image, trained, case):
+    plain = copy.deepcopy(tiny_sam)
+    base = case.adapt(plain, orchestrate=False)
+    adapter = trained(case.adapt(tiny_sam))
+    adapter.fold()
+    base.load_state_dict(adapter.state_dict())  # what a gate lets through depends on its weights
+    computed = []
+    for sam in (plain.eval(), tiny_sam.eval()):
+        with torch.no_grad(), Operators() as operators:
+            sam.image_encoder(torch.ones(1, 3, sam.image_encoder.img_size, sam.image_encoder.img_size))
+        computed.append(operators.seen)
+    assert computed[0] == computed[1]
 
 
 @plain_cases

@@ -30,6 +30,10 @@ class EndRules:
         min_overlap: DSC with the mask of the last slice, at least this.
         min_familiar: this share of the mask's pixels has intensities that 98 % of the object had on the slices that
             were prompted.
+        max_growth: where several slices were prompted, the area beyond the outermost is at most this multiple of what
+            their masks let expect: that of the outermost, which grows on if it grew from the one before.
+        max_drift: there, the middle of the mask is off that of the outermost box by at most this share of the box's
+            length; where the boxes moved on from one to the next, it may go on as fast besides.
         max_reach: it goes on beyond the first and last prompted slice by at most this multiple of its size in the
             slice, in millimetres: a model that was trained on boxes alone finds something in every box.
         follow_trend: where three or more boxes show that the object is widest between them, an ellipsoid through their
@@ -42,6 +46,8 @@ class EndRules:
     max_area: float = 1.7
     min_overlap: float = 0.5
     min_familiar: float = 0.6
+    max_growth: float = 1.5
+    max_drift: float = 0.5
     max_reach: float = 1.0
     follow_trend: bool = True
 
@@ -107,7 +113,7 @@ def propagate(
     given = list(done)
     if not given:
         return {}
-    reference = _Reference(predict, axis, [(index, done[index].prediction) for index in given], rules)
+    reference = _Reference(predict, axis, {index: done[index] for index in given}, rules)
     for low, high in pairwise(given):
         for index in range(low + 1, high):
             if index in limits:
@@ -140,12 +146,13 @@ class _Reference:
     """What the object looks like on the slices that were prompted."""
 
     def __init__(
-        self, predict: SlicePredictor, axis: str, given: list[tuple[int, SlicePrediction]], rules: EndRules
+        self, predict: SlicePredictor, axis: str, given: Mapping[int, PropagatedSlice], rules: EndRules
     ) -> None:
         self._image = lambda index: predict.image(axis, index)
         self._rules = rules
-        self._quality = min(prediction.quality for _, prediction in given)
-        values = np.concatenate([self._image(index)[prediction.mask] for index, prediction in given])
+        self._given = given
+        self._quality = min(each.prediction.quality for each in given.values())
+        values = np.concatenate([self._image(index)[each.prediction.mask] for index, each in given.items()])
         self._low = float(np.percentile(values, 1)) if values.size else 0.0
         self._high = float(np.percentile(values, 99)) if values.size else 1.0
 
@@ -154,12 +161,34 @@ class _Reference:
         rules, area, last_area = self._rules, np.count_nonzero(prediction.mask), np.count_nonzero(last.mask)
         if area == 0 or not rules.min_area <= area / last_area <= rules.max_area:
             return True
-        if prediction.quality < rules.min_quality * self._quality:
+        if prediction.quality < rules.min_quality * self._quality or self._goes_astray(index, prediction.mask):
             return True
         overlap = 2 * np.count_nonzero(prediction.mask & last.mask) / (area + last_area)
         values = self._image(index)[prediction.mask]
         familiar = np.count_nonzero((values >= self._low) & (values <= self._high)) / area
         return bool(overlap < rules.min_overlap or familiar < rules.min_familiar)
+
+    def _goes_astray(self, index: int, mask: np.ndarray) -> bool:
+        """Whether a mask is larger or elsewhere than the outermost prompted slice and the one before it let expect."""
+        if len(self._given) < 2:
+            return False
+        nearest = sorted(self._given, key=lambda given: abs(given - index))
+        outer, inner = nearest[0], nearest[1]
+        ahead = abs(index - outer) / abs(outer - inner)
+        outer_area, inner_area = (np.count_nonzero(self._given[each].prediction.mask) for each in (outer, inner))
+        if np.count_nonzero(mask) > self._rules.max_growth * (outer_area + max(0, outer_area - inner_area) * ahead):
+            return True
+        found = box_from_mask(mask).tolist()
+        for low, high in ((0, 2), (1, 3)):
+            (middle, length), (before, _) = (
+                ((box[low] + box[high]) / 2, box[high] - box[low])
+                for box in (self._given[outer].box, self._given[inner].box)
+            )
+            off, moved = (found[low] + found[high]) / 2 - middle, (middle - before) * ahead
+            allowed = self._rules.max_drift * length
+            if not min(0.0, moved) - allowed <= off <= max(0.0, moved) + allowed:
+                return True
+        return False
 
 
 class _Trend:

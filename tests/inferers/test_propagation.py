@@ -129,6 +129,40 @@ def test_each_rule_ends_the_object_by_itself(rule: str, change) -> None:
     assert max(propagate(predict, "axial", given, ALL, replace(off, **{rule: on}))) == 24
 
 
+def wanders_back(slices: np.ndarray) -> None:
+    for index in range(25, 32):
+        slices[index] = np.roll(slices[index], -3 * (index - 24), axis=1)
+
+
+def widens(slices: np.ndarray) -> None:
+    rows, columns = np.mgrid[:48, :48]
+    for index in range(25, 32):
+        slices[index][(columns - 12 - 0.6 * index) ** 2 + (rows - 30 + 0.3 * index) ** 2 < (index - 17) ** 2] = 0.8
+
+
+@pytest.mark.parametrize(("rule", "value", "change"), [("max_growth", 1.5, widens), ("max_drift", 0.5, wanders_back)])
+def test_beyond_two_boxes_an_object_neither_grows_nor_wanders_off_otherwise_than_between_them(
+    rule: str, value: float, change
+) -> None:
+    off = EndRules(0.3, 0, 0, 1e9, 0, 0, max_growth=1e9, max_drift=1e9, max_reach=100)
+    slices = moving_disc()
+    given = {index: box_at(slices, index) for index in (12, 20)}
+    change(slices)
+    assert max(propagate(BrightInBox(slices), "axial", given, ALL, off)) == 31
+    assert 24 < max(propagate(BrightInBox(slices), "axial", given, ALL, replace(off, **{rule: value}))) < 31
+    # one box alone says nothing of that
+    one = {20: given[20]}
+    assert max(propagate(BrightInBox(slices), "axial", one, ALL, replace(off, **{rule: value}))) == 31
+
+
+@pytest.mark.parametrize("at", [(12, 24), (19, 20), (9, 12, 15)])
+def test_an_object_that_goes_on_as_between_its_boxes_is_followed_to_both_ends(at: tuple[int, ...]) -> None:
+    slices = moving_disc()
+    given = {index: box_at(slices, index) for index in at}
+    found = propagate(BrightInBox(slices), "axial", given, ALL, replace(FAR, follow_trend=False))
+    assert list(found) == list(range(8, 32))
+
+
 def test_an_object_goes_on_no_farther_than_its_reach() -> None:
     slices = np.full((40, 48, 48), 0.8)
     given = {20: SlicePrompts((10, 10, 18, 18))}
@@ -147,8 +181,8 @@ def test_three_boxes_of_an_ellipsoid_say_where_it_ends() -> None:
     given = {index: box(index) for index in (14, 20, 27)}
     found = propagate(BrightInBox(slices), "axial", given, ALL, EndRules(min_area=0, min_overlap=0))
     assert list(found) == list(range(11, 30))
-    far = propagate(BrightInBox(slices), "axial", given, ALL, EndRules(min_area=0, follow_trend=False))
-    assert list(far) == list(range(40))
+    blind = EndRules(min_area=0, max_growth=1e9, max_drift=1e9, follow_trend=False)
+    assert list(propagate(BrightInBox(slices), "axial", given, ALL, blind)) == list(range(40))
 
 
 def test_progress_ends_at_its_total() -> None:

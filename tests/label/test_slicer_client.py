@@ -1,5 +1,6 @@
 """The engine of the module COBOT in 3D Slicer, on the real server."""
 
+import shutil
 import sys
 import threading
 import time
@@ -106,6 +107,7 @@ def test_a_training_is_followed_until_its_adapter_is_listed(remote, server):
     assert training.said
     assert "from Slicer" in {info.id for info in remote.adapters(job())}
     assert remote.segment(scan_in("axial"), PROMPTS["box"], "from Slicer", "window:0,200", job()) is not None
+    shutil.rmtree(server.adapters / "from Slicer")  # the server is that of other tests too
 
 
 def test_corrected_segments_are_kept_as_the_label_of_their_scan(remote, server):

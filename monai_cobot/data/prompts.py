@@ -169,7 +169,10 @@ class MaskPrompts:
 
     def _boxes(self, mask: np.ndarray) -> list[Box]:
         """The boxes in a mask (H, W) of at least ``min_foreground`` pixels."""
-        parts = large_components(mask, self.min_foreground).values() if self.components else (mask,)
+        parts = [mask]
+        if self.components:
+            numbers, large = large_components(mask, self.min_foreground)
+            parts = [numbers == number for number in large]
         boxes = [box_from_mask(part).tolist() for part in parts]
         return [(x0, y0, x1, y1) for x0, y0, x1, y1 in boxes]
 

@@ -244,7 +244,8 @@ class SliceDataset(Dataset):
             return {"label": torch.from_numpy(numbers[None])}
         mask = _label_in_slice(label_maps, self._label_values[label_index])
         if component:
-            mask = large_components(mask, self.min_foreground)[component]
+            numbers, _ = large_components(mask, self.min_foreground)
+            mask = numbers == component
         return {
             "label": torch.from_numpy(mask[None].astype(np.float32)),
             "box": box_from_mask(mask),
@@ -310,7 +311,8 @@ class SliceDataset(Dataset):
         return rows[np.lexsort((rows[:, 3], rows[:, 2], rows[:, 1]))]
 
     def _components(self, label_maps: np.ndarray, value: int) -> list[int]:
-        return list(large_components(_label_in_slice(label_maps, value), self.min_foreground))
+        _, large = large_components(_label_in_slice(label_maps, value), self.min_foreground)
+        return large
 
     def _skip(self, case: Case, reason: str, label: str | None = None) -> None:
         self.skipped.append(Skip(case.name, reason, label))

@@ -56,7 +56,7 @@ def write_dicom_seg(mask: np.ndarray, like: Volume, path: str | Path, names: Map
     segments = [
         hd.seg.SegmentDescription(
             segment_number=number,
-            segment_label=named[number - 1],
+            segment_label=name,
             segmented_property_category=tissue,
             segmented_property_type=tissue,
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
@@ -66,7 +66,7 @@ def write_dicom_seg(mask: np.ndarray, like: Volume, path: str | Path, names: Map
                 family=CodedConcept("123110", "DCM", "Artificial Intelligence"),
             ),
         )
-        for number, label in enumerate(labels, start=1)
+        for number, name in enumerate(named, start=1)
     ]
     numbered = np.zeros(frames.shape, dtype=np.uint8)
     for number, label in enumerate(labels, start=1):

@@ -31,9 +31,8 @@ from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX
 from monailabel.interfaces.exception import ImageNotFoundException
 
-from monai_cobot.data import read_mask, read_volume
+from monai_cobot.data import labels_in, read_mask, read_volume
 from monai_cobot.data.dicom_seg import write_dicom_seg
-from monai_cobot.data.volumes import labels_in
 from monai_cobot.label.studies import UNKNOWN, Studies, labelled_images
 
 __all__ = ["DicomStudies", "open_dicom_studies"]
@@ -88,7 +87,7 @@ class DicomStudies(Studies):
     ``final`` are kept in the folder alone.
 
     Args:
-        address: of the server.
+        address: of the server, without a slash at its end.
         folder: for copies, the server's alone.
         search: what image series have, such as ``{"Modality": "CT"}``.
         session: with what the server asks for to let somebody in.
@@ -97,7 +96,7 @@ class DicomStudies(Studies):
     def __init__(
         self, address: str, folder: Path, search: Mapping[str, str], session: requests.Session | None = None
     ) -> None:
-        self._address = address.rstrip("/")
+        self._address = address
         self._session = session or requests.Session()
         self._prefixes = {
             "qido": settings.MONAI_LABEL_QIDO_PREFIX,
@@ -339,27 +338,24 @@ class DicomStudies(Studies):
 
     def _keep_label(self, image_id: str, label_filename: str, tag: str, label_info: Mapping[str, Any]) -> str:
         if tag == "final":
-            stored = self._store(image_id, label_filename, label_info)
-            labels = labels_in(read_mask(label_filename).array[0])
-            names = _names(label_info.get("label_info"), labels)
-            named = [{"name": names[label], "idx": label} for label in labels if label in names]
-            label_info = {**label_info, "SeriesInstanceUID": stored, "label_info": named}
+            label_info = {**label_info, **self._store(image_id, label_filename, label_info.get("label_info"))}
         return super()._keep_label(image_id, label_filename, tag, label_info)
 
-    def _store(self, image_id: str, label_filename: str, label_info: Mapping[str, Any]) -> str:
-        """Store a label map on the server; returns the UID of its series."""
+    def _store(self, image_id: str, label_filename: str, label_info: Any) -> dict[str, Any]:
+        """Store a label map on the server; returns the UID of its series, and what its labels are called."""
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".incoming") as folder:
             path = Path(folder) / "segmentation.dcm"
-            self.write_segmentation(image_id, label_filename, label_info.get("label_info"), path)
+            names = self.write_segmentation(image_id, label_filename, label_info, path)
             segmentation = pydicom.dcmread(path)
             answer = self._answer_of(lambda: self._client.store_instances([segmentation]))
         if answer.get("FailedSOPSequence"):
             raise HTTPException(502, f"the DICOM server {self._address} did not take the segmentation: {answer}")
         with self._asking["labels"]:
             self._answers.pop("labels", None)
-        return str(segmentation.SeriesInstanceUID)
+        named = [{"name": name, "idx": label} for label, name in names.items()]
+        return {"SeriesInstanceUID": str(segmentation.SeriesInstanceUID), "label_info": named}
 
-    def write_segmentation(self, image_id: str, label_filename: str, label_info: Any, path: Path) -> None:
+    def write_segmentation(self, image_id: str, label_filename: str, label_info: Any, path: Path) -> dict[int, str]:
         """Write a label map as DICOM SEG of its series.
 
         Args:
@@ -368,14 +364,19 @@ class DicomStudies(Studies):
             label_info: what clients say of the labels; see :meth:`save_label`.
             path: .dcm.
 
+        Returns:
+            Label -> name, of the labels that occur and have one.
+
         Raises:
             HTTPException: 422 where the label is empty, or the series lacks what DICOM SEG takes over from it.
         """
         mask = read_mask(label_filename).array[0]
+        names = _names(label_info, labels_in(mask))
         try:
-            write_dicom_seg(mask, read_volume(self._folder_of(image_id)), path, _names(label_info, labels_in(mask)))
+            write_dicom_seg(mask, read_volume(self._folder_of(image_id)), path, names)
         except ValueError as error:
             raise HTTPException(422, str(error).replace(f"{path}: ", "")) from error
+        return names
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
         """The file of a label; a final one is that of the server, and downloaded where it is not kept."""
@@ -436,7 +437,7 @@ class DicomStudies(Studies):
             HTTPException: 404 for any other request, 502 where the server does not answer.
         """
         stores = re.fullmatch(r"studies(/[0-9.]+)?", path) and headers.get("content-type", "").startswith("multipart/")
-        reads = re.fullmatch(r"(studies|series|instances)(/[\w.,%-]+)*/?", path) and ".." not in path.split("/")
+        reads = re.fullmatch(r"(studies|series|instances)(/[\w.,-]+)*/?", path) and ".." not in path.split("/")
         if not (reads if method == "GET" else stores):
             raise HTTPException(404, "there is nothing to be read or stored at this address of the DICOM server.")
         # some versions of OHIF ask for metadata where one searches
@@ -471,15 +472,15 @@ def _is_cut(instance: pydicom.Dataset) -> bool:
 
 
 def _names(label_info: Any, labels: Sequence[int]) -> dict[int, str]:
-    """Label -> name, of what clients send: by its number (``idx``, or OHIF's ``segmentIndex``), or, where they send
-    none and as many names as there are labels, in the order of the labels."""
+    """Label -> name, of what clients send for labels that occur: by its number (``idx``, or OHIF's ``segmentIndex``),
+    or, where they send none and as many names as there are labels, in the order of the labels."""
     entries = [entry for entry in label_info if isinstance(entry, Mapping)] if isinstance(label_info, list) else []
     in_order = len(entries) == len(labels)
     names = {}
     for position, entry in enumerate(entries):
         with suppress(TypeError, ValueError):
             number = entry.get("idx", entry.get("segmentIndex", labels[position] if in_order else None))
-            if int(number) > 0 and entry.get("name"):
+            if int(number) in labels and entry.get("name"):
                 names[int(number)] = str(entry["name"])[:64]
     return names
 

@@ -32,11 +32,6 @@ def phantom(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def configs(repository) -> Path:
-    return repository / "bundles" / "cobot_sam" / "configs"
-
-
 def command(
     configs: Path, phantom: Path, output: Path, *, launcher=("-m", "monai.bundle"), files=("train.json",), **options
 ):
@@ -55,7 +50,7 @@ def command(
     ]
 
 
-def run(arguments, **more) -> subprocess.CompletedProcess:
+def run_command(arguments, **more) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     return subprocess.run(arguments, capture_output=True, encoding="utf-8", timeout=300, env=environment, **more)
 
@@ -71,22 +66,11 @@ def scores_in(path: Path) -> dict[tuple[str, ...], float]:
         }
 
 
-def run_here(configs: Path, **options) -> None:
-    """A run in this process."""
-    workflow = ConfigWorkflow(
-        config_file=str(configs / "train.json"), logging_file=False, workflow_type="train", **options
-    )
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
-
-
 @pytest.fixture(scope="module")
-def finished(phantom, tmp_path_factory, repository):
+def finished(phantom, tmp_path_factory, configs):
     """A training of three epochs from the command line."""
     output = tmp_path_factory.mktemp("runs") / "finished"
-    configs = repository / "bundles" / "cobot_sam" / "configs"
-    completed = run(command(configs, phantom, output, epochs=3))
+    completed = run_command(command(configs, phantom, output, epochs=3))
     assert completed.returncode == 0, completed.stderr
     return output, completed
 
@@ -144,7 +128,7 @@ def test_a_training_that_is_killed_and_resumed_ends_with_the_same_adapter_bit_fo
     assert (output / "checkpoint.pt").exists()
     assert not (output / "curves.png").exists()
 
-    resumed = run([*arguments, "--resume", "True"])
+    resumed = run_command([*arguments, "--resume", "True"])
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed after epoch" in resumed.stdout
     for name in ("best", "last"):
@@ -158,7 +142,7 @@ def test_a_training_that_is_killed_and_resumed_ends_with_the_same_adapter_bit_fo
 
 
 @pytest.mark.parametrize("changed", ["precision", "feature_cache_type", "cases for training"])
-def test_a_training_is_not_resumed_with_what_would_change_it(finished, phantom, tmp_path, configs, changed):
+def test_a_training_is_not_resumed_with_what_would_change_it(finished, phantom, tmp_path, run, changed):
     options = {changed: "bfloat16"}
     if changed == "cases for training":
         split = open_dataset("phantom", phantom)
@@ -167,14 +151,23 @@ def test_a_training_is_not_resumed_with_what_would_change_it(finished, phantom, 
         options = {"split": str(tmp_path / "split.json")}
     shutil.copy(finished[0] / "checkpoint.pt", tmp_path)
     with pytest.raises(RuntimeError) as caught:
-        run_here(configs, dataset_dir=str(phantom), output_dir=str(tmp_path), epochs=4, resume=True, **SMALL, **options)
+        run(
+            "train",
+            "train",
+            dataset_dir=str(phantom),
+            output_dir=str(tmp_path),
+            epochs=4,
+            resume=True,
+            **SMALL,
+            **options,
+        )
     assert re.search(rf"begun with other options: {changed} was [^;]+\. Resume it", str(root_cause(caught.value)))
 
 
-def test_two_processes_give_the_losses_of_one_with_the_same_global_batch(phantom, tmp_path, configs):
+def test_two_processes_give_the_losses_of_one_with_the_same_global_batch(phantom, tmp_path, configs, run):
     options = {"epochs": 2, "method": "lora", "blocks": 2, "learning_rate": 1e-4}
-    run_here(configs, dataset_dir=str(phantom), output_dir=str(tmp_path / "one"), **SMALL, **options)
-    two = run(
+    run("train", "train", dataset_dir=str(phantom), output_dir=str(tmp_path / "one"), **SMALL, **options)
+    two = run_command(
         command(
             configs,
             phantom,
@@ -218,7 +211,7 @@ def test_ctrl_c_keeps_the_best_adapter_and_says_so(phantom, tmp_path, configs):
 
 
 def test_a_mistake_ends_with_its_reason_not_with_a_traceback(phantom, tmp_path, configs):
-    completed = run(command(configs, phantom, tmp_path / "output", epoch=3))
+    completed = run_command(command(configs, phantom, tmp_path / "output", epoch=3))
     assert completed.returncode != 0
     last = completed.stderr.strip().splitlines()[-2:]
     assert last[0].startswith("Error: there is no option --epoch in")
@@ -232,9 +225,9 @@ def test_a_mistake_ends_with_its_reason_not_with_a_traceback(phantom, tmp_path, 
         ({"method": "prefix"}, "Unknown method 'prefix'; choose one of"),
     ],
 )
-def test_an_option_that_cannot_be_is_told(phantom, tmp_path, configs, options, message):
+def test_an_option_that_cannot_be_is_told(phantom, tmp_path, run, options, message):
     with pytest.raises((RuntimeError, ValueError)) as caught:
-        run_here(configs, **{**SMALL, "dataset_dir": str(phantom), "output_dir": str(tmp_path), **options})
+        run("train", "train", **{**SMALL, "dataset_dir": str(phantom), "output_dir": str(tmp_path), **options})
     assert message in str(root_cause(caught.value))
 
 
@@ -249,7 +242,7 @@ def test_bad_cases_are_skipped_with_their_reasons_and_the_good_ones_trained_on(p
     broken = folder / "imagesTr" / names[0]
     broken.write_bytes(broken.read_bytes()[:500])
     (folder / "imagesTr" / names[1]).unlink()
-    completed = run(command(configs, folder, tmp_path / "output", epochs=1, split=split))
+    completed = run_command(command(configs, folder, tmp_path / "output", epochs=1, split=split))
     assert completed.returncode == 0, completed.stderr
     assert names[0] in completed.stderr
     assert names[1] in completed.stderr

@@ -26,6 +26,7 @@ from monai_cobot.files import written_beside
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "PICTURE_SUFFIXES",
     "Volume",
     "labels_in",
     "mask_on_source_grid",
@@ -39,9 +40,10 @@ __all__ = [
 
 _NIFTI = (".nii", ".nii.gz")
 _SITK = (".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
-_PICTURES = (".png", ".jpg", ".jpeg")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Of pictures, whose spacing is not known."""
 
-IMAGE_SUFFIXES = (*_NIFTI, *_SITK, *_PICTURES)
+IMAGE_SUFFIXES = (*_NIFTI, *_SITK, *PICTURE_SUFFIXES)
 
 _LPS = axcodes2ornt("LPS")
 # What the libraries raise on a file that is cut short or is something else.
@@ -238,7 +240,7 @@ def _read(path: Path, is_mask: bool) -> Volume:
         array, affine = _read_nifti(path)
     elif name.endswith(_SITK):
         array, affine = _read_sitk(path)
-    elif name.endswith(_PICTURES):
+    elif name.endswith(PICTURE_SUFFIXES):
         array, affine = _read_picture(path, is_mask)
     else:
         raise ValueError(f"{path}: unknown format; {', '.join(IMAGE_SUFFIXES)} and folders of DICOM files are read.")

@@ -9,12 +9,13 @@ from ignite.engine import Events
 from monai.engines import Workflow
 
 from monai_cobot.data import PromptedImage, PromptLoader, Skip, write_mask
+from monai_cobot.data.volumes import PICTURE_SUFFIXES
 from monai_cobot.processes import of_all_processes, place_of_process
 from monai_cobot.transforms import place_slice, take_slice
 
 # The formats that masks are written in, by those of the images; DICOM and whatever else become NIfTI.
 _FORMATS = {".nrrd": ".nrrd", ".nhdr": ".nrrd", ".mha": ".mha", ".mhd": ".mha"}
-_FORMATS |= dict.fromkeys((".png", ".jpg", ".jpeg"), ".png")
+_FORMATS |= dict.fromkeys(PICTURE_SUFFIXES, ".png")
 
 
 class MaskWriter:

@@ -42,7 +42,7 @@ class AcceleratedSam(PromptableSam):
         self.train(False)
         self.choice = choice
         self._encode_whole = encode
-        self._snapshot = self._weights()
+        self._snapshot = _versions(self.sam.image_encoder)
 
     @torch.no_grad()
     def encode_stepwise(self, image: Tensor) -> Iterator[FrozenFeatures]:
@@ -68,7 +68,7 @@ class AcceleratedSam(PromptableSam):
     def _run_encoder(self, pixels: Tensor, until: int | None) -> Tensor:
         if self._encode_whole is None or until is not None:
             return super()._run_encoder(pixels, until)
-        if self._weights() != self._snapshot:
+        if _versions(self.sam.image_encoder) != self._snapshot:
             raise BackendError(
                 f"The image encoder's weights or device have changed since it was made ready for {self.choice.name!r}: "
                 "call accelerate again."
@@ -80,10 +80,6 @@ class AcceleratedSam(PromptableSam):
         """Whether the image encoder of a network computes with the very tensors that this one was made ready with."""
         encoder, precision = network.sam.image_encoder, network.computing_type()
         return precision == self.computing_type() and _versions(encoder) == self._snapshot
-
-    def _weights(self) -> list[tuple[int, int]]:
-        """What differs once a weight of the encoder is written to, replaced or moved."""
-        return _versions(self.sam.image_encoder)
 
 
 def accelerate(
@@ -132,6 +128,7 @@ def accelerate(
 
 
 def _versions(encoder: nn.Module) -> list[tuple[int, int]]:
+    """What differs once a weight of the encoder is written to, replaced or moved."""
     tensors = [*encoder.parameters(), *encoder.buffers()]
     return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 

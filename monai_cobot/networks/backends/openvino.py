@@ -67,6 +67,7 @@ def convert_encoder(encoder: ImageEncoderViT) -> Any:
     once, when OpenVINO compiles the model. The attention is segment_anything's own form, which OpenVINO fuses better
     than the bias as a mask or in the product: 1.29 s on one core for the attention of a global block of ViT-B at 1024
     pixels, against 1.69 s and 1.97 s.
+
     Args:
         encoder: with or without adapters; stays as it is.
 

@@ -62,6 +62,7 @@ def _transformers_config(setting: Setting) -> SamConfig:
         global_attn_indexes=list(shape.global_blocks),
         mlp_dim=4 * shape.width,
         num_pos_feats=shape.prompt_width // 2,
+        initializer_range=0.02,  # the usual 1e-10 makes gradients so small that processors compute 20 times as long
     )
     prompts = SamPromptEncoderConfig(
         hidden_size=shape.prompt_width, image_size=setting.image_size, patch_size=shape.patch_size

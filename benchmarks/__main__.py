@@ -2,7 +2,7 @@
 
     python -m benchmarks
     python -m benchmarks --rows encoder decoder --precision bfloat16
-    python -m benchmarks --to docs        # the table and the plot of docs/performance.md
+    python -m benchmarks --to docs        # the tables and the plot of docs/performance.md; those of other rows stay
     python -m benchmarks --check          # ends with 1 where a row is not what is asked of it
 
 Each row is the median of the rounds' ratios, with the quartiles.
@@ -62,10 +62,13 @@ def main() -> None:
                 picture = (arguments.to or Path()) / picture_of(setting)
                 picture.parent.mkdir(parents=True, exist_ok=True)
                 plot(growth(setting), picture)
+                text = f"{how(setting)}\n\n![Seconds against image size, batch and boxes]({picture_of(setting)})\n"
             else:
-                rows += ROWS[name](setting)
+                measured = ROWS[name](setting)
+                rows += measured
+                text = report(setting, measured)
             if arguments.to:  # after each, so that hours are not lost with the last one
-                write_into(arguments.to / PAGE, setting, report(setting, rows))
+                write_into(arguments.to / PAGE, setting, name, text)
     print(report(setting, rows))
     missed = [each for each in rows if not each.holds]
     if arguments.check and missed:
@@ -102,13 +105,18 @@ def parse() -> argparse.Namespace:
 
 def report(setting: Setting, rows: list[Row]) -> str:
     """Where and how it was measured, and the table."""
+    return f"{how(setting)}\n\n{table(rows)}"
+
+
+def how(setting: Setting) -> str:
+    """The command, and where and how it measured."""
     device = f"{_processor()}, {torch.get_num_threads()} threads"
     if setting.device.type == "cuda":
         device = torch.cuda.get_device_name(setting.device)
     fast = "" if has_fast_bfloat16(setting.device) else "no products in bfloat16; "
-    how = f"{setting.precision}; {setting.clock} time; medians of {setting.repeats} rounds in turns."
+    measured = f"{setting.precision}; {setting.clock} time; medians of {setting.repeats} rounds in turns."
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
-    return f"`{command}`: {device}; {fast}torch {torch.__version__}; {how}\n\n{table(rows)}"
+    return f"`{command}`: {device}; {fast}torch {torch.__version__}; {measured}"
 
 
 def picture_of(setting: Setting) -> str:
@@ -116,18 +124,15 @@ def picture_of(setting: Setting) -> str:
     return f"pictures/performance_growth_{setting.device.type}_{setting.precision}.png"
 
 
-def write_into(page: Path, setting: Setting, text: str) -> None:
-    """Replace the page's part of a device and precision, and show the plot if there is one.
+def write_into(page: Path, setting: Setting, name: str, text: str) -> None:
+    """Replace the page's part of a group of rows, device and precision; all other parts stay.
 
     A part that is not there yet comes after the others; a new page is made of it.
 
     Raises:
         ValueError: a part has no end.
     """
-    picture = picture_of(setting)
-    if (page.parent / picture).exists():
-        text += f"\n![Seconds against image size, batch and boxes, segment_anything and this project]({picture})\n"
-    begin = f"<!-- what python -m benchmarks printed: {setting.device.type}, {setting.precision} -->\n"
+    begin = f"<!-- python -m benchmarks, {setting.device.type}, {setting.precision}: {name} -->\n"
     whole = page.read_text(encoding="utf-8") if page.exists() else ""
     if begin in whole:
         before, _, rest = whole.partition(begin)

@@ -1,5 +1,6 @@
 """What is asked of the benchmarks' rows, and where their table goes; nothing is measured here."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from benchmarks import __main__ as command
 from benchmarks.goals import goal
 from benchmarks.timing import Row, Setting
 
-BEGIN = "<!-- what python -m benchmarks printed: {} -->\n"
+BEGIN = "<!-- python -m benchmarks, {}: {} -->\n"
 
 
 def setting(variant: str = "vit_b", size: int = 1024, device: str = "cpu", precision: str = "float32") -> Setting:
@@ -55,38 +56,35 @@ def test_something_is_asked_of_vit_b_at_1024_pixels_on_a_cpu_alone_and_more_in_b
             assert goal(other, name) is None
 
 
-def test_the_part_of_a_device_and_precision_is_replaced_and_all_else_stays(tmp_path: Path) -> None:
+def test_the_part_of_these_rows_on_a_device_in_a_precision_is_replaced_and_all_else_stays(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
-    first, second = BEGIN.format("cpu, float32"), BEGIN.format("cpu, bfloat16")
-    page.write_text(
-        f"# Before\n{first}old\n{command.END}\nBetween.\n{second}kept\n{command.END}After.\n", encoding="utf-8"
-    )
-    command.write_into(page, setting(), "new\n")
-    assert page.read_text(encoding="utf-8") == (
-        f"# Before\n{first}new\n{command.END}\nBetween.\n{second}kept\n{command.END}After.\n"
-    )
+    ours = BEGIN.format("cpu, float32", "encoder")
+    others = [BEGIN.format("cpu, float32", "decoder"), BEGIN.format("cpu, bfloat16", "encoder")]
+    kept = f"\nBetween.\n{others[0]}kept\n{command.END}{others[1]}kept\n{command.END}After.\n"
+    page.write_text(f"# Before\n{ours}old\n{command.END}{kept}", encoding="utf-8")
+    command.write_into(page, setting(), "encoder", "new\n")
+    assert page.read_text(encoding="utf-8") == f"# Before\n{ours}new\n{command.END}{kept}"
 
 
 def test_another_part_comes_after_the_others_and_a_new_page_is_made(tmp_path: Path) -> None:
     page = tmp_path / "docs" / "performance.md"
-    picture = page.parent / "pictures" / "performance_growth_cuda_bfloat16.png"
-    command.write_into(page, setting(), "one\n")
-    picture.parent.mkdir()
-    picture.write_bytes(b"picture")
+    command.write_into(page, setting(), "encoder", "one\n")
     with page.open("a", encoding="utf-8") as file:
         file.write("After.\n")
-    command.write_into(page, setting(device="cuda", precision="bfloat16"), "two\n")
+    command.write_into(page, setting(device="cuda", precision="bfloat16"), "encoder", "two\n")
+    command.write_into(page, setting(), "decoder", "three\n")
     text = page.read_text(encoding="utf-8")
-    parts = [BEGIN.format("cpu, float32"), "one", command.END, BEGIN.format("cuda, bfloat16"), "two"]
-    places = [text.index(part) for part in [*parts, f"(pictures/{picture.name})", "After."]]
+    parts = [BEGIN.format("cpu, float32", "encoder"), "one", command.END]
+    parts += [BEGIN.format("cuda, bfloat16", "encoder"), "two", BEGIN.format("cpu, float32", "decoder"), "three"]
+    places = [text.index(part) for part in [*parts, "After."]]
     assert places == sorted(places)
 
 
 def test_a_part_without_an_end_is_an_error_and_the_page_stays(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
-    page.write_text(f"{BEGIN.format('cpu, float32')}no end\n", encoding="utf-8")
+    page.write_text(f"{BEGIN.format('cpu, float32', 'encoder')}no end\n", encoding="utf-8")
     with pytest.raises(ValueError, match="is missing behind"):
-        command.write_into(page, setting(), "new\n")
+        command.write_into(page, setting(), "encoder", "new\n")
     assert "no end" in page.read_text(encoding="utf-8")
 
 
@@ -106,3 +104,20 @@ def test_check_ends_with_1_and_names_the_rows_that_are_not_as_asked(
     assert "**1.5**" in capsys.readouterr().out
     monkeypatch.setitem(command.ROWS, "cobot", lambda _: [row(1.5, at_least=1.0)])
     command.main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--repeats", "3"], "at least 5 rounds, got --repeats 3"),
+        (["--device", "cuda", "--clock", "processor"], "use --clock wall"),
+    ],
+)
+def test_what_would_measure_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--quick", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        command.parse()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

@@ -153,3 +153,16 @@ def test_a_model_that_cannot_be_loaded_is_told_with_the_reason(monailabel, tmp_p
     with pytest.raises(HTTPException, match=str(error)) as refused:
         load_model(models, "vit_mini")
     assert refused.value.status_code == status
+
+
+def test_clients_are_shown_the_bundles_usual_values_of_a_training(monailabel, tmp_path, repository):
+    from monai.bundle import ConfigParser
+
+    from monai_cobot.label.tasks import AdapterTraining
+
+    config = repository / "bundles" / "cobot_sam" / "configs" / "train.json"
+    bundle = ConfigParser(ConfigParser.load_config_file(str(config)))
+    bundle["dataset"] = "of the server"
+    shown = AdapterTraining("ball", None, Models(tmp_path, image_size=64, device="cpu"), config).config()
+    assert shown == {name: bundle.get_parsed_content(name) for name in shown}
+    assert {"epochs", "batch_size"} <= set(shown)

@@ -150,17 +150,9 @@ def test_a_training_is_not_resumed_with_what_would_change_it(finished, phantom, 
         (tmp_path / "split.json").write_text(json.dumps(names), encoding="utf-8")
         options = {"split": str(tmp_path / "split.json")}
     shutil.copy(finished[0] / "checkpoint.pt", tmp_path)
+    where = {"dataset_dir": str(phantom), "output_dir": str(tmp_path)}
     with pytest.raises(RuntimeError) as caught:
-        run(
-            "train",
-            "train",
-            dataset_dir=str(phantom),
-            output_dir=str(tmp_path),
-            epochs=4,
-            resume=True,
-            **SMALL,
-            **options,
-        )
+        run("train", "train", **SMALL, **where, epochs=4, resume=True, **options)
     assert re.search(rf"begun with other options: {changed} was [^;]+\. Resume it", str(root_cause(caught.value)))
 
 

@@ -133,7 +133,7 @@ def _by_bands(x: Tensor, compute: Callable[[Tensor], Tensor], multiple: int = 1)
 def _is_pointwise(module: nn.Module) -> bool:
     """Whether a module does to each token (..., D) the same, whatever the others are, and nobody looks on.
 
-    What takes the place of a layer says so itself, by an attribute ``pointwise``.
+    What takes the place of a layer says so itself, by an attribute ``pointwise`` (``AdaptedModule``).
     """
     if is_watched(module):
         return False

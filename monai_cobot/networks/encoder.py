@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from monai_cobot.networks._segment_anything import ImageEncoderViT, Sam
+
+_RECOMPUTED = ContextVar("recomputed", default=False)
+
+
+def is_recomputed() -> bool:
+    """Whether a block computes once more, in the backward pass, what gradient checkpointing did not keep.
+
+    What a module notes about a forward pass for the loss is noted already then, and the loss computed.
+    """
+    return _RECOMPUTED.get()
 
 
 class ImageEncoder(ImageEncoderViT):
@@ -43,7 +56,7 @@ class ImageEncoder(ImageEncoderViT):
             x = x.contiguous() + F.pad(self.pos_embed, (0, x.shape[-1] - self.pos_embed.shape[-1]))
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for block in islice(self.blocks, start, min(end, depth)):
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            x = _checkpointed(block, x) if recompute else block(x)
         return self.neck(x.permute(0, 3, 1, 2)) if start <= depth < end else x
 
 
@@ -88,3 +101,19 @@ def frozen_depth(sam: Sam) -> int:
 
 def _is_trained(module: torch.nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+    """A block's output, of which nothing but the input is kept."""
+    if torch.compiler.is_compiling():  # the compiler knows no contexts of others, and no module notes anything in it
+        return checkpoint(block, x, use_reentrant=False)
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _recomputing()))
+
+
+@contextmanager
+def _recomputing() -> Iterator[None]:
+    before = _RECOMPUTED.set(True)
+    try:
+        yield
+    finally:
+        _RECOMPUTED.reset(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -35,7 +34,8 @@ def adapt(
     """Make a SAM ready for parameter-efficient fine-tuning, in place.
 
     SAM's own weights are frozen and the method's modules are put in, on the device and in the type of what they adapt;
-    a freshly adapted SAM computes what SAM did.
+    a freshly adapted SAM computes what SAM did, but with ``vpt``, whose prompts take part from the start, and with
+    ``classes``, which are new.
 
     Args:
         sam: a ``Sam`` of segment_anything, as :func:`~monai_cobot.networks.build_sam` gives it.
@@ -133,8 +133,8 @@ class Adapter:
         sam.requires_grad_(False)
         self._originals = {name: sam.get_submodule(name) for name in modules}
         for name, module in modules.items():
-            weight = next(self._originals[name].parameters())
-            sam.set_submodule(name, module.to(weight).train(sam.training))
+            _fit(module, self._originals[name])
+            sam.set_submodule(name, module.train(sam.training))
         if orchestrator is not None:
             sam.image_encoder.add_module("orchestrator", orchestrator.to(next(sam.image_encoder.parameters())))
             self._refresh_hook = sam.image_encoder.register_forward_pre_hook(orchestrator.refresh)
@@ -238,8 +238,7 @@ class Adapter:
             module.unmerge()
         for name, tensor in own.items():
             tensor.copy_(state[name])
-        if merged:
-            self.merge()
+        self._merge(merged)
 
     def fold(self) -> None:
         """Fold COBOT into the bottlenecks: what is left is the plain base method, with the same output and no COBOT.
@@ -263,28 +262,27 @@ class Adapter:
             TypeError: if the method is no linear function of SAM's weights; the message says why, and nothing is
                 merged.
         """
-        merged: list[AdaptedModule] = []
-        if self.orchestrator is not None:
-            self.orchestrator.refresh()
-        for module in self._adapted_modules():
-            try:
-                module.merge()
-            except TypeError:
-                for done in merged:
-                    done.unmerge()
-                raise
-            merged.append(module)
+        modules = self._adapted_modules()
+        for module in modules:
+            if module.not_mergeable is not None:
+                raise TypeError(module.not_mergeable)
+        self._merge(modules)
 
     def prepare_for_inference(self) -> Sam:
-        """Fold COBOT, and merge the adapter where its method can be merged; the output stays the same.
+        """Fold COBOT, and merge what can be merged, also where the method as a whole cannot; the output stays the same.
 
         Returns:
             The SAM.
         """
         self.fold()
-        with contextlib.suppress(TypeError):
-            self.merge()
+        self._merge([module for module in self._adapted_modules() if module.not_mergeable is None])
         return self.sam
+
+    def _merge(self, modules: list[AdaptedModule]) -> None:
+        if self.orchestrator is not None and modules:
+            self.orchestrator.refresh()
+        for module in modules:
+            module.merge()
 
     def unmerge(self) -> None:
         """Take the adapter out of SAM's weights again; they are then what they were, bit for bit.
@@ -301,7 +299,7 @@ class Adapter:
         The adapter is of no use afterwards: whatever it is asked, it raises a ValueError.
         """
         for module in self._adapted_modules():
-            with contextlib.suppress(TypeError):  # what cannot be merged is not merged
+            if module.merged:
                 module.unmerge()
         self._detach_orchestrator()
         if self.classes is not None:
@@ -315,6 +313,7 @@ class Adapter:
         with torch.no_grad():
             for name, value in self._unfrozen_before.items():
                 parameters[name].copy_(value)
+                parameters[name].grad = None
         for name, required in self._required_grad.items():
             parameters[name].requires_grad_(required)
         del self.sam.adapted_with
@@ -325,7 +324,8 @@ class Adapter:
         return next(self.sam.parameters()).device
 
     def _adapted_modules(self) -> list[AdaptedModule]:
-        return [self.sam.get_submodule(name) for name in self._originals]
+        sam = self.sam
+        return [sam.get_submodule(name) for name in self._originals]
 
     def _slots(self) -> list[DownProjection]:
         return [slot for module in self._adapted_modules() for slot in module.slots() if slot.mixing is not None]
@@ -335,6 +335,13 @@ class Adapter:
             self._refresh_hook.remove()
             del self.sam.image_encoder.orchestrator
             self.orchestration = None
+
+
+def _fit(module: AdaptedModule, original: nn.Module) -> None:
+    """Bring what an adapter adds to the device and type of what it adapts; what is SAM's own stays as it is."""
+    like = next(original.parameters())
+    shared = {id(parameter) for parameter in original.parameters()}
+    module._apply(lambda tensor: tensor if id(tensor) in shared else tensor.to(like))
 
 
 def _orchestrator_over(

@@ -13,7 +13,7 @@ from monai_cobot.networks.block import attention_half, feed_forward_half
 
 from .blocks import last_blocks
 from .bottleneck import DownProjection, zero_linear
-from .method import AdaptedModule, Method, register
+from .method import AdaptedModule, Method, register, require_whole
 
 
 class ParallelBottleneck(nn.Module):
@@ -89,8 +89,7 @@ class AdaptFormer(Method):
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.bottleneck, int) or self.bottleneck < 1:
-            raise ValueError(f"AdaptFormer's bottleneck must be a whole number of at least 1, got {self.bottleneck!r}.")
+        require_whole("AdaptFormer's bottleneck", self.bottleneck)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"AdaptFormer's dropout must lie in [0, 1), got {self.dropout}.")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from monai_cobot.networks._segment_anything import Block, Sam
 
+from .method import require_whole
+
 
 def last_blocks(sam: Sam, count: int | None) -> list[tuple[int, Block]]:
     """The last blocks of the encoder with their indices, in network order.
@@ -16,14 +18,17 @@ def last_blocks(sam: Sam, count: int | None) -> list[tuple[int, Block]]:
         count: how many, from 1 to all; None for all.
 
     Raises:
-        ValueError: if the encoder does not have so many.
+        ValueError: if that is no whole number, or the encoder does not have so many.
     """
     depth = len(sam.image_encoder.blocks)
-    if count is not None and not 1 <= count <= depth:
+    if count is None:
+        count = depth
+    require_whole("blocks", count)
+    if count > depth:
         raise ValueError(
             f"blocks={count} does not fit this encoder: expected 1 to {depth} of its last blocks, or None for all."
         )
-    return list(enumerate(sam.image_encoder.blocks))[depth - (count or depth) :]
+    return list(enumerate(sam.image_encoder.blocks))[depth - count :]
 
 
 def last_parts(sam: Sam, count: int | None) -> list[str]:
@@ -34,7 +39,7 @@ def last_parts(sam: Sam, count: int | None) -> list[str]:
         count: how many blocks, as in :func:`last_blocks`; None for all and the patch embedding.
 
     Raises:
-        ValueError: if the encoder does not have so many blocks.
+        ValueError: if that is no whole number, or the encoder does not have so many blocks.
     """
     blocks = [f"image_encoder.blocks.{index}" for index, _ in last_blocks(sam, count)]
     return [*(["image_encoder.patch_embed"] if count is None else []), *blocks, "image_encoder.neck"]

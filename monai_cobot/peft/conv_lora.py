@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_cobot.networks._segment_anything import Sam
+from monai_cobot.networks.encoder import is_recomputed
 
 from .blocks import last_blocks
 from .bottleneck import DownProjection, zero_linear
-from .method import AdaptedModule, Method, register
+from .method import AdaptedModule, Method, register, require_whole
 
 BALANCING = 0.01  # the paper's weight of the balancing loss
 LEAST_NOISE = 0.01
@@ -23,7 +24,8 @@ LEAST_NOISE = 0.01
 class NoisyTopOneGate(nn.Module):
     """Chooses one of n experts for each feature map (Shazeer et al., Outrageously Large Neural Networks, ICLR 2017).
 
-    Logits are g W_g of the globally pooled map g; in training, noise of the size softplus(g W_noise) is added to them.
+    Logits are g W_g of the globally pooled map g; in training, noise of the size softplus(g W_noise) + 0.01 is added to
+    them, as in the authors' code: it never vanishes.
 
     Args:
         width: r, the channels of a map.
@@ -134,7 +136,8 @@ class ConvolutionalLowRankLinear(AdaptedModule):
         """(B, H, W, D_in) -> (B, H, W, D_out), where B counts windows in blocks that have them."""
         z = self.down(x).permute(0, 3, 1, 2)  # (B, r, H, W)
         seen, balance = self.experts(z)
-        self._balance = balance if self.training else None
+        if not is_recomputed():  # a second graph of the same pass would be kept until the next one
+            self._balance = balance if self.training else None
         update = self.up((z + seen).permute(0, 2, 3, 1)) * self.scale
         if self.training:
             # no change, but data-parallel training looks among the outputs for what a pass has used
@@ -186,10 +189,8 @@ class ConvLora(Method):
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rank, int) or self.rank < 1:
-            raise ValueError(f"Conv-LoRA's rank must be a whole number of at least 1, got {self.rank!r}.")
-        if not isinstance(self.experts, int) or self.experts < 2:
-            raise ValueError(f"Conv-LoRA's experts must be a whole number of at least 2, got {self.experts!r}.")
+        require_whole("Conv-LoRA's rank", self.rank)
+        require_whole("Conv-LoRA's experts", self.experts, least=2)
 
     def replacements(self, sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
         """The fused qkv layer of every block that is adapted."""

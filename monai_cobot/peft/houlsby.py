@@ -13,7 +13,7 @@ from monai_cobot.networks._segment_anything import Sam
 
 from .blocks import last_blocks
 from .bottleneck import DownProjection, zero_linear
-from .method import AdaptedModule, Method, register
+from .method import AdaptedModule, Method, register, require_whole
 
 
 class LinearThenBottleneck(AdaptedModule):
@@ -67,8 +67,7 @@ class Houlsby(Method):
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.bottleneck, int) or self.bottleneck < 1:
-            raise ValueError(f"Houlsby's bottleneck must be a whole number of at least 1, got {self.bottleneck!r}.")
+        require_whole("Houlsby's bottleneck", self.bottleneck)
 
     def replacements(self, sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
         """The last layers of attention and MLP in every block that is adapted."""

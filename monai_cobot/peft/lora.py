@@ -15,11 +15,13 @@ from monai_cobot.networks._segment_anything import Sam
 from .blocks import last_blocks
 from .bottleneck import DownProjection, zero_linear
 from .merging import MergeableModule
-from .method import AdaptedModule, Method, register
+from .method import AdaptedModule, Method, register, require_whole
 
 
 class LowRankUpdate(nn.Module):
-    """x -> up(down(x)), the update of one projection. (..., D_in) -> (..., D_out), zero at the start.
+    """The factors of the update up(down(x)) of one projection, (..., D_in) -> (..., D_out), zero at the start.
+
+    They are not called: :class:`LowRankLinear` applies the updates of a layer together.
 
     Args:
         in_features: D_in.
@@ -103,8 +105,7 @@ class Lora(Method):
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rank, int) or self.rank < 1:
-            raise ValueError(f"LoRA's rank must be a whole number of at least 1, got {self.rank!r}.")
+        require_whole("LoRA's rank", self.rank)
 
     def replacements(self, sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
         """The fused qkv layer of every block that is adapted."""

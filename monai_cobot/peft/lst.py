@@ -14,7 +14,7 @@ from monai_cobot.networks.block import attention_half, feed_forward_half
 
 from .blocks import last_blocks
 from .bottleneck import zero_linear
-from .method import AdaptedModule, Method, register
+from .method import AdaptedModule, Method, register, require_whole
 
 TEMPERATURE = 0.1
 
@@ -79,7 +79,10 @@ class Lst(Method):
     D: down D*S + S, the ladder's block 12*S^2 + 13*S and its two tables of relative positions 2 * (2*K - 1) * S, with K
     the length of a window or of the map; N - 1 gates; and up S*D + D: 290,379 on ViT-B at 1024 pixels.
 
-    The paper prunes SAM's blocks to initialise the ladder's; here they start at random, and up at zero.
+    What differs from the paper: up starts at zero, and what it gives is added to h instead of taking its place, so that
+    a fresh ladder leaves what SAM computes as it is. The ladder begins at its first block's output instead of with a
+    projection of the embeddings, so that it can stand beside the last blocks alone. SAM's neck normalises behind it
+    instead of a norm of its own. Its blocks start at random, not pruned from SAM's.
 
     Args:
         width: S, the width of the ladder. With 20, an adapter file with a low-rank decoder and seven classes stays
@@ -94,8 +97,7 @@ class Lst(Method):
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.width, int) or self.width < 1:
-            raise ValueError(f"LST's width must be a whole number of at least 1, got {self.width!r}.")
+        require_whole("LST's width", self.width)
 
     def replacements(self, sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
         """Every block beside which the ladder stands."""

@@ -58,10 +58,9 @@ class AdaptedLayer(MergeableModule):
         layer: a linear layer, convolution or normalisation; its parameters are shared, not copied.
     """
 
-    pointwise = True
-
     def __init__(self, layer: nn.Linear | nn.Conv2d | nn.LayerNorm | LayerNorm2d) -> None:
         super().__init__()
+        self.pointwise = isinstance(layer, (nn.Linear, nn.LayerNorm))
         self._layer = (layer,)  # a tuple: as a child, it would list the parameters a second time
         self.weight = layer.weight
         self.bias = layer.bias

@@ -20,10 +20,13 @@ class AdaptedModule(nn.Module):
     SAM's state dict stay as they are and only the adapter's come in addition.
 
     Attributes:
-        not_mergeable: why the adapter cannot be put into the original weights.
+        not_mergeable: why the adapter cannot be put into the original weights; None where it can.
+        pointwise: whether it does to each token (..., D) the same, whatever the others are. The encoder then leaves out
+            the padding of windows and takes some rows at a time.
     """
 
-    not_mergeable: ClassVar[str]
+    not_mergeable: ClassVar[str | None] = None
+    pointwise: bool = False
 
     @property
     def merged(self) -> bool:
@@ -77,6 +80,16 @@ class Method:
     def options(self) -> dict[str, Any]:
         """The method's options by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def require_whole(what: str, value: object, least: int = 1) -> None:
+    """Refuse what is no whole number of at least ``least``.
+
+    Raises:
+        ValueError: it is none; ``what`` says whose it is.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{what} must be a whole number of at least {least}, got {value!r}.")
 
 
 METHODS: dict[str, type[Method]] = {}

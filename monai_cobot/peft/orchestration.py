@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .quaternion import hamilton_matrix, initial_quaternions
+from .quaternion import QUATERNION_INITIALISATIONS, hamilton_matrix, initial_quaternions
 
 RELATIONS = ("learnable", "fixed", "none")
 HYPERCOMPLEX_LAYERS = ("quaternion", "linear", "none")
@@ -45,7 +45,7 @@ class CrossBlockOrchestrator(nn.Module):
             K_l is the identity.
         quaternion_init: ``"orthogonal"`` (the paper) or ``"uniform"`` (the authors' code), see
             :func:`~monai_cobot.peft.quaternion.initial_quaternions`.
-        coefficients: ``False`` leaves both coefficient sets out, M_l = K_l (Table 1, "HL only").
+        coefficients: ``False`` leaves both coefficient sets out and S with them, M_l = K_l (Table 1, "HL only").
 
     Raises:
         ValueError: for an unknown option, a width that quaternions cannot have, or options that leave nothing.
@@ -63,10 +63,18 @@ class CrossBlockOrchestrator(nn.Module):
         super().__init__()
         if num_slots < 1 or width < 1:
             raise ValueError(f"COBOT needs at least one slot and a positive width, got {num_slots} slots of {width}.")
-        if relation not in RELATIONS:
-            raise ValueError(f"Unknown relation {relation!r}; choose one of {', '.join(RELATIONS)}.")
-        if hypercomplex not in HYPERCOMPLEX_LAYERS:
-            raise ValueError(f"Unknown hypercomplex {hypercomplex!r}; choose one of {', '.join(HYPERCOMPLEX_LAYERS)}.")
+        for option, value, known in (
+            ("relation", relation, RELATIONS),
+            ("hypercomplex", hypercomplex, HYPERCOMPLEX_LAYERS),
+            ("quaternion_init", quaternion_init, QUATERNION_INITIALISATIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"Unknown {option} {value!r}; choose one of {', '.join(known)}.")
+        if not coefficients and relation != "learnable":
+            raise ValueError(
+                f"relation={relation!r} with coefficients=False: the relation mixes coefficients, and there are none; "
+                "leave one of the two out."
+            )
         if not coefficients and hypercomplex == "none":
             raise ValueError(
                 "coefficients=False with hypercomplex='none' leaves nothing to orchestrate; "

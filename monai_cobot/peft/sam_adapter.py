@@ -17,7 +17,7 @@ from monai_cobot.networks.block import attention_half, feed_forward_half
 from monai_cobot.networks.encoder import use_own_encoder
 
 from .bottleneck import DownProjection, zero_linear
-from .method import AdaptedModule, Method, register
+from .method import AdaptedModule, Method, register, require_whole
 
 NOT_MERGEABLE = (
     "SAM-Adapter cannot be merged into SAM's weights: its prompts depend on the image. "
@@ -134,8 +134,7 @@ class SamAdapter(Method):
     mask_ratio: float = 0.25
 
     def __post_init__(self) -> None:
-        if not isinstance(self.bottleneck, int) or self.bottleneck < 1:
-            raise ValueError(f"SAM-Adapter's bottleneck must be a whole number of at least 1, got {self.bottleneck!r}.")
+        require_whole("SAM-Adapter's bottleneck", self.bottleneck)
         if not 0 <= self.mask_ratio < 1:
             raise ValueError(f"SAM-Adapter's mask_ratio must lie in [0, 1), got {self.mask_ratio}.")
 

@@ -28,8 +28,9 @@ class TrainedSingularValues(AdaptedLayer):
     def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
         super().__init__(layer)
         matrix = layer.weight.detach().flatten(1)
-        matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))  # there is none in half precision
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        # in double precision: U and V are not saved, and have to be the same wherever an adapter is loaded
+        decomposed = torch.linalg.svd(matrix.double(), full_matrices=False)
+        left, values, right = (part.to(torch.promote_types(matrix.dtype, torch.float32)) for part in decomposed)
         self.register_buffer("left", left, persistent=False)  # U (C_out, R)
         self.register_buffer("initial_values", values, persistent=False)  # s_0 (R,)
         self.register_buffer("right", right, persistent=False)  # V^T (R, C_in * kernel)

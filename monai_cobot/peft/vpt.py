@@ -20,7 +20,7 @@ from monai_cobot.networks._segment_anything import (
 )
 
 from .blocks import last_blocks
-from .method import AdaptedModule, Method, register
+from .method import AdaptedModule, Method, register, require_whole
 
 
 def attend_with_prompts(attention: Attention, prompts: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,13 +69,14 @@ class PromptTokenBlock(AdaptedModule):
         count: P.
         begins: whether the block brings prompts of its own; otherwise they come from the block before it.
         ends: whether the prompts end here.
+        patch: values of a patch of the image, by which VPT scales the prompts' initial values.
     """
 
     not_mergeable = (
         "VPT cannot be merged into SAM's weights: its prompts are further tokens. Keep the adapter beside SAM."
     )
 
-    def __init__(self, block: Block, count: int, begins: bool, ends: bool) -> None:
+    def __init__(self, block: Block, count: int, begins: bool, ends: bool, patch: int) -> None:
         super().__init__()
         self.norm1, self.attn, self.norm2, self.mlp = block.norm1, block.attn, block.norm2, block.mlp
         self.window_size = block.window_size
@@ -83,7 +84,7 @@ class PromptTokenBlock(AdaptedModule):
         self.prompts: nn.Parameter | None = None
         if begins:
             width = block.norm1.normalized_shape[0]
-            bound = math.sqrt(6 / (2 * width))  # the paper's on ViT-B, where a patch has as many values as a token
+            bound = math.sqrt(6 / (patch + width))  # as in the authors' code
             self.prompts = nn.Parameter(torch.empty(count, width).uniform_(-bound, bound))
         self.ends = ends
 
@@ -140,16 +141,16 @@ class Vpt(Method):
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompts, int) or self.prompts < 1:
-            raise ValueError(f"VPT's prompts must be a whole number of at least 1, got {self.prompts!r}.")
+        require_whole("VPT's prompts", self.prompts)
 
     def replacements(self, sam: Sam) -> Iterator[tuple[str, AdaptedModule]]:
         """Every block that is adapted."""
         adapted = last_blocks(sam, self.blocks)
         first, last = adapted[0][0], adapted[-1][0]
+        patch = sam.image_encoder.patch_embed.proj.weight[0].numel()
         for index, block in adapted:
             begins, ends = self.deep or index == first, self.deep or index == last
-            yield f"image_encoder.blocks.{index}", PromptTokenBlock(block, self.prompts, begins, ends)
+            yield f"image_encoder.blocks.{index}", PromptTokenBlock(block, self.prompts, begins, ends, patch)
 
 
 def _join(tokens: Tensor, prompts: Tensor) -> Tensor:

@@ -17,10 +17,12 @@ def predict(sam: nn.Module, image: torch.Tensor) -> torch.Tensor:
     return PromptableSam(sam)(image, boxes[: len(image)])
 
 
-def test_a_removed_adapter_says_that_it_is(tiny_sam):
-    adapter = adapt(tiny_sam, "lora", orchestrate=True)
+@pytest.mark.parametrize("arguments", [{"method": "lora", "orchestrate": True}, {"method": "bitfit"}])
+def test_a_removed_adapter_says_that_it_is(tiny_sam, arguments):
+    adapter = adapt(tiny_sam, **arguments)
     adapter.remove()
-    for use in (adapter.remove, adapter.merge, adapter.fold, adapter.state_dict, adapter.count_parameters):
+    uses = (adapter.remove, adapter.merge, adapter.unmerge, adapter.fold, adapter.state_dict)
+    for use in (*uses, adapter.count_parameters, adapter.prepare_for_inference, adapter.auxiliary_loss):
         with pytest.raises(ValueError, match="was removed from its SAM"):
             use()
     adapt(tiny_sam, "lora")
@@ -33,6 +35,23 @@ def test_removing_keeps_weights_that_were_assigned_meanwhile(tiny_sam):
     adapter.remove()
     name = "image_encoder.blocks.0.attn.qkv.weight"
     assert torch.equal(tiny_sam.state_dict()[name], state[name])
+
+
+def test_removing_leaves_no_gradient_of_what_was_trained(tiny_sam, image):
+    adapter = adapt(tiny_sam, "bitfit")
+    predict(tiny_sam, image).sum().backward()
+    adapter.remove()
+    assert all(parameter.grad is None for parameter in tiny_sam.parameters())
+
+
+def test_the_types_of_a_sam_stay_what_they_were_where_they_are_mixed(tiny_sam):
+    for block in tiny_sam.image_encoder.blocks:
+        block.mlp.bfloat16()
+    types = {name: parameter.dtype for name, parameter in tiny_sam.named_parameters()}
+    adapter = adapt(tiny_sam, "adaptformer")
+    assert {name: p.dtype for name, p in tiny_sam.named_parameters() if name in types} == types
+    adapter.remove()
+    assert {name: parameter.dtype for name, parameter in tiny_sam.named_parameters()} == types
 
 
 def test_a_frozen_sam_is_frozen_again_after_removing(tiny_sam):
@@ -222,7 +241,9 @@ def test_a_low_rank_decoder_starts_equal_trains_little_and_merges(small_sam, ima
         ({"method": "lora", "rank": 0}, "rank must be a whole number of at least 1, got 0"),
         ({"method": "lora", "rank": "4"}, "rank must be a whole number of at least 1, got '4'"),
         ({"method": "adaptformer", "bottleneck": 8.0}, r"bottleneck must be a whole number of at least 1, got 8\.0"),
-        ({"method": "lora", "blocks": 0}, "blocks=0 does not fit this encoder: expected 1 to 8"),
+        ({"method": "lora", "rank": True}, "rank must be a whole number of at least 1, got True"),
+        ({"method": "lora", "blocks": 0}, "blocks must be a whole number of at least 1, got 0"),
+        ({"method": "lora", "blocks": 2.0}, r"blocks must be a whole number of at least 1, got 2\.0"),
         ({"method": "adaptformer", "blocks": 9}, "blocks=9 does not fit this encoder: expected 1 to 8"),
         ({"method": "adaptformer", "dropout": 1.0}, r"dropout must lie in \[0, 1\)"),
         ({"method": "houlsby", "bottleneck": 0}, "bottleneck must be a whole number of at least 1, got 0"),

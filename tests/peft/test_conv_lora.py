@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_cobot.networks import PromptableSam
+from monai_cobot.networks import PromptableSam, set_gradient_checkpointing
 from monai_cobot.peft import adapt
 from monai_cobot.peft.conv_lora import ConvolutionalLowRankLinear, NoisyTopOneGate, ScaleExperts
 
@@ -24,15 +24,21 @@ def layer_with_opinions(multiply_by_gate: bool) -> ConvolutionalLowRankLinear:
     return layer.double()
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("multiply_by_gate", [True, False])
-def test_each_map_gets_its_own_expert_as_the_equations_say(multiply_by_gate):
-    layer = layer_with_opinions(multiply_by_gate).eval()
+def test_each_map_gets_its_own_expert_as_the_equations_say(multiply_by_gate, training):
+    layer = layer_with_opinions(multiply_by_gate).train(training)
     x = random(12, 5, 3, 8).double()
+    torch.manual_seed(4)
     output = layer(x)
+    torch.manual_seed(4)
+    noise = torch.randn(12, 3, dtype=torch.float64) if training else torch.zeros(12, 3)
     chosen = set()
     for index in range(12):
         z = torch.einsum("hwd,rd->rhw", x[index], layer.down.weight)
-        probabilities = (z.mean((1, 2)) @ layer.experts.gate.weight).softmax(0)
+        g = z.mean((1, 2))
+        deviation = torch.log1p(torch.exp(g @ layer.experts.gate.noise)) + 0.01
+        probabilities = (g @ layer.experts.gate.weight + noise[index] * deviation).softmax(0)
         expert = int(probabilities.argmax())
         chosen.add(expert)
         convolution = layer.experts.convolutions[expert]
@@ -43,7 +49,7 @@ def test_each_map_gets_its_own_expert_as_the_equations_say(multiply_by_gate):
         update = torch.einsum("rhw,dr->hwd", z, layer.up.weight) * 32 / 4
         torch.testing.assert_close(output[index], x[index] @ layer.weight.T + layer.bias + update)
     assert chosen == {0, 1, 2}
-    assert layer.auxiliary_loss() is None
+    assert (layer.auxiliary_loss() is None) == (not training)
 
 
 def test_the_load_is_the_probability_with_which_noise_chooses_an_expert():
@@ -59,15 +65,17 @@ def test_the_load_is_the_probability_with_which_noise_chooses_an_expert():
     assert ((probability > 1 / 3) & (probability <= 1)).all()
 
 
-def test_balancing_is_the_variation_of_importance_and_load_and_grows_with_imbalance():
-    layer = layer_with_opinions(multiply_by_gate=False).train()
+@pytest.mark.parametrize("multiply_by_gate", [True, False])
+def test_balancing_is_the_variation_of_importance_and_load_and_grows_with_imbalance(multiply_by_gate):
+    layer = layer_with_opinions(multiply_by_gate).train()
     x = random(12, 5, 3, 8).double()
     torch.manual_seed(3)
     layer(x)
     loss = layer.auxiliary_loss()
     torch.manual_seed(3)
-    chosen, _, load = layer.experts.gate(layer.down(x).permute(0, 3, 1, 2))
-    importance = torch.bincount(chosen, minlength=3).double()
+    chosen, probability, load = layer.experts.gate(layer.down(x).permute(0, 3, 1, 2))
+    weights = probability if multiply_by_gate else None
+    importance = torch.bincount(chosen, weights, minlength=3).double()
     expected = sum((values.std() / values.mean()) ** 2 for values in (importance, load.sum(0)))
     torch.testing.assert_close(loss, 0.01 * expected)
     with torch.no_grad():
@@ -86,6 +94,17 @@ def test_the_gate_learns_from_the_task_but_not_in_the_published_form():
         layer(random(12, 5, 3, 8).double())
         layer.auxiliary_loss().backward()
         assert layer.experts.gate.weight.grad.abs().max() > 0
+
+
+def test_what_checkpointing_computes_again_is_no_second_balancing_loss(tiny_sam, trained):
+    trained(adapt(tiny_sam, "conv_lora"))
+    set_gradient_checkpointing(tiny_sam, True)
+    network = PromptableSam(tiny_sam).train()
+    layers = [module for module in tiny_sam.modules() if isinstance(module, ConvolutionalLowRankLinear)]
+    loss = network(random(2, 1, 40, 40).sigmoid()).square().mean()
+    before = [layer.auxiliary_loss() for layer in layers]
+    loss.backward()
+    assert all(layer.auxiliary_loss() is balance for layer, balance in zip(layers, before, strict=True))
 
 
 def test_experts_that_no_map_chose_have_a_gradient_of_zero():

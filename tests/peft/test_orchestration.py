@@ -175,6 +175,8 @@ def test_slots_that_are_too_few_or_of_other_shapes_are_refused(shapes):
         ({"width": 6}, "divisible by 4"),
         ({"relation": "random"}, "Unknown relation 'random'; choose one of learnable, fixed, none"),
         ({"hypercomplex": "octonion"}, "Unknown hypercomplex 'octonion'"),
+        ({"hypercomplex": "linear", "quaternion_init": "zero"}, "Unknown quaternion_init 'zero'"),
+        ({"coefficients": False, "relation": "fixed"}, "the relation mixes coefficients, and there are none"),
         ({"coefficients": False, "hypercomplex": "none"}, "nothing to orchestrate"),
         ({"num_slots": 0}, "at least one slot"),
     ],

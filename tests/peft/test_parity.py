@@ -195,6 +195,15 @@ def test_sam_parser_is_its_equation(sam, trained):
     assert_same(layer, reference, [layer], random(2, 32, 5, 5), tolerance=1e-8)
 
 
+def test_sam_parser_decomposes_in_double_precision_for_its_vectors_are_not_saved(tiny_sam):
+    weight = tiny_sam.image_encoder.neck[2].weight.detach().clone()
+    adapt(tiny_sam, "sam_parser")
+    layer = tiny_sam.image_encoder.neck[2]
+    left, values, right = torch.linalg.svd(weight.flatten(1).double(), full_matrices=False)
+    for found, expected in ((layer.left, left), (layer.singular_values, values), (layer.right, right)):
+        assert torch.equal(found, expected.float())
+
+
 def test_lora_is_that_of_hugging_face_for_the_same_factors(sam, trained):
     peft = pytest.importorskip("peft", reason="compares with Hugging Face peft, of the extra 'test'")
     linear = sam.image_encoder.blocks[0].attn.qkv

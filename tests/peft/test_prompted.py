@@ -1,5 +1,7 @@
 """What is VPT's, SAM-Adapter's and LST's own."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,13 @@ def attention_of_all(attention: Attention, prompts: Tensor, tokens: Tensor) -> T
 def rest_of(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
     x = x + attended
     return x + block.mlp(block.norm2(x))
+
+
+def test_prompts_begin_uniform_within_a_bound_by_the_sizes_of_patch_and_token(tiny_sam):
+    adapt(tiny_sam, "vpt", prompts=500)
+    bound = math.sqrt(6 / (3 * 8 * 8 + 48))
+    for block in tiny_sam.image_encoder.blocks:
+        assert 0.99 * bound < block.prompts.abs().max() <= bound
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ def test_a_vit_b_at_1024_from_an_official_checkpoint_trains_two_steps_and_reload
     torch.save(stock.state_dict(), tmp_path / "sam_vit_b.pth")
     del stock
     sam = build_sam("vit_b", tmp_path / "sam_vit_b.pth")
-    adapter = adapt(sam, "lora", orchestrate=True)
+    adapter = adapt(sam, "lora", orchestrate=True, blocks=4)  # the backward pass ends there
     optimizer = torch.optim.Adam(adapter.parameter_groups(1e-4))
     network = PromptableSam(sam).train()
     image = torch.rand(1, 1, 1024, 1024, generator=torch.Generator().manual_seed(0))

@@ -17,7 +17,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # what runs in the background is started with Ctrl-C ignored, and hands that on
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" in os.environ:
-        torch.set_num_threads(1)  # a worker; not all cores each
+        # a worker, and what its tests start: not all cores each
+        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)

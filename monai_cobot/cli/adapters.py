@@ -120,9 +120,9 @@ def relation(
     output: Annotated[Path, typer.Argument(help="PNG file of the picture.")] = Path("relation.png"),
 ) -> None:
     """Draw the relation matrix that COBOT learned: which blocks' adapters learn from which."""
-    from monai_cobot.study import draw_relation
+    from monai_cobot.study import draw_relations
 
-    print(draw_relation(folder, output, str(folder)))
+    print(draw_relations({"": folder}, output, str(folder)))
 
 
 @adapters.command()

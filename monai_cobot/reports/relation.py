@@ -1,12 +1,14 @@
-"""A relation matrix of COBOT as a picture: which adapter slots learn from which."""
+"""Relation matrices of COBOT as a picture: which adapter slots learn from which."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -16,16 +18,16 @@ from monai_cobot.reports._figures import titled_figure, write_png
 _MOST_WITH_NUMBERS = 12
 
 
-def plot_relation_matrix(
-    relation: ArrayLike, path: str | os.PathLike[str], *, title: str, slots: Sequence[str] | None = None
+def plot_relation_matrices(
+    relations: Mapping[str, ArrayLike], path: str | os.PathLike[str], *, title: str, slots: Sequence[str] | None = None
 ) -> Path:
-    """Draw what training changed of a relation matrix S, which starts as the identity: S - I.
+    """Draw what training changed of relation matrices S, which start as the identity: S - I, side by side.
 
     Row m, column l is how much the coefficients of slot m enter those of slot l (SAM-COBOT, Eq. 15-17); red adds, blue
-    takes away, and the scale is symmetric about white, which is no change.
+    takes away, and the scale, the same for all, is symmetric about white, which is no change.
 
     Args:
-        relation: (L, L), S.
+        relations: name -> (L, L), S; the names stand above the matrices.
         path: the PNG file to write.
         title: of what it is.
         slots: names of the L slots in network order, for the axes; 0, 1, ... without.
@@ -34,21 +36,37 @@ def plot_relation_matrix(
         The path written.
 
     Raises:
-        ValueError: the matrix is not square or not finite, or there are not as many names as slots.
+        ValueError: there is none, they are not square, not finite or not of one size, or there are not as many names
+            as slots.
         OSError: if the file cannot be written.
     """
-    change = np.asarray(relation, dtype=float)
-    if change.ndim != 2 or change.shape[0] != change.shape[1] or not np.isfinite(change).all():
-        raise ValueError(f"expected a square relation matrix of finite numbers, got shape {change.shape}")
-    count = len(change)
+    matrices = {name: np.asarray(relation, dtype=float) for name, relation in relations.items()}
+    if not matrices:
+        raise ValueError("expected at least one relation matrix, got none")
+    count = len(next(iter(matrices.values())))
+    for matrix in matrices.values():
+        if matrix.shape != (count, count) or not np.isfinite(matrix).all():
+            raise ValueError(f"expected square relation matrices of one size and finite numbers, got {matrix.shape}")
     names = [str(number) for number in range(count)] if slots is None else list(slots)
     if len(names) != count:
         raise ValueError(f"expected {count} names of slots, got {len(names)}")
-    change = change - np.eye(count)
-    largest = float(np.abs(change).max()) or 1.0
+    changes = {name: matrix - np.eye(count) for name, matrix in matrices.items()}
+    largest = max(float(np.abs(change).max()) for change in changes.values()) or 1.0
 
-    figure = titled_figure(8, 7, title)
-    axes = figure.subplots()
+    figure = titled_figure(1 + 7 * len(changes), 7, title)
+    panels = figure.subplots(1, len(changes), squeeze=False)[0]
+    for axes, (name, change) in zip(panels, changes.items(), strict=True):
+        image = _draw_change(axes, change, names, largest)
+        axes.set_title(name, fontsize=12, parse_math=False)
+    bar = figure.colorbar(image, ax=list(panels), shrink=0.9)
+    bar.set_label("change from the identity, S - I", fontsize=11)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(7))
+    return write_png(figure, path)
+
+
+def _draw_change(axes: Axes, change: np.ndarray, names: Sequence[str], largest: float) -> AxesImage:
+    """One matrix S - I, with numbers where they fit."""
+    count = len(change)
     image = axes.imshow(change, cmap="RdBu_r", vmin=-largest, vmax=largest)
     for axis, kind in ((axes.xaxis, "to slot"), (axes.yaxis, "from slot")):
         axis.set_label_text(kind, fontsize=11)
@@ -58,9 +76,6 @@ def plot_relation_matrix(
         for (row, column), value in np.ndenumerate(change):
             colour = "white" if abs(value) > 0.7 * largest else "black"
             axes.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=8, color=colour)
-    bar = figure.colorbar(image, ax=axes, shrink=0.9)
-    bar.set_label("change from the identity, S - I", fontsize=11)
-    bar.ax.yaxis.set_major_locator(MaxNLocator(7))
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    return write_png(figure, path)
+    return image

@@ -3,6 +3,6 @@
 from monai_cobot.study.description import Study, read_study
 from monai_cobot.study.execution import run_study
 from monai_cobot.study.plan import Plan, Run, make_plan
-from monai_cobot.study.report import draw_relation, write_report
+from monai_cobot.study.report import draw_relations, write_report
 
-__all__ = ["Plan", "Run", "Study", "draw_relation", "make_plan", "read_study", "run_study", "write_report"]
+__all__ = ["Plan", "Run", "Study", "draw_relations", "make_plan", "read_study", "run_study", "write_report"]

@@ -111,6 +111,7 @@ class Study:
         datasets_of: name of a method -> the data sets that it is run on; one that is not here is run on all.
         learning_rates: the sweep, or None where the options say the learning rate.
         ablation, widths: what is varied beside, or None.
+        compare: (base, method), by name: what is tested beside COBOT against its base.
     """
 
     title: str
@@ -122,6 +123,7 @@ class Study:
     learning_rates: LearningRates | None = None
     ablation: Ablation | None = None
     widths: Widths | None = None
+    compare: tuple[tuple[str, str], ...] = ()
 
 
 def read_study(path: str | Path, train_config: str | Path) -> Study:
@@ -153,6 +155,7 @@ def read_study(path: str | Path, train_config: str | Path) -> Study:
         learning_rates=_learning_rates(top),
         ablation=_ablation(top, datasets, methods),
         widths=_widths(top, datasets, methods),
+        compare=top.pairs("compare", methods),
     )
     _check_options(study, path, Path(train_config))
     return study
@@ -261,6 +264,19 @@ class _Section:
             if value not in known:
                 raise ValueError(f"{self.place}: {name}: there is no {value!r}; there are {', '.join(known)}.")
         return tuple(values)
+
+    def pairs(self, name: str, known: Iterable[str]) -> tuple[tuple[str, str], ...]:
+        """A list of pairs of different names that there are; an empty one where it is missing."""
+        pairs = self.values.get(name, [])
+        if not isinstance(pairs, list):
+            raise ValueError(f"{self.place}: {name} is {pairs!r}; a list of pairs [base, method] is expected.")
+        found = []
+        for pair in pairs:
+            names = _Section({name: pair}, self.place).names(name, known)
+            if len(names) != 2 or names[0] == names[1]:
+                raise ValueError(f"{self.place}: {name}: {pair!r} is no pair of two methods, [base, method].")
+            found.append((names[0], names[1]))
+        return tuple(found)
 
 
 def _learning_rates(top: _Section) -> LearningRates | None:

@@ -82,7 +82,8 @@ class Plan:
         train_config: the bundle's ``train.json``.
         methods: name -> options: those of the study, of the ablation and of the widths.
         patients: data set -> how its patients are divided.
-        runs: all of them; those that choose learning rates come first.
+        runs: all of them, method by method: what is stopped early has whole rows of its tables. Those that choose a
+            learning rate come before the others of their method.
     """
 
     def __init__(
@@ -130,6 +131,10 @@ class Plan:
         """What the final runs of a method on a data set reached, of those that are done, by seed."""
         runs = [run for run in self.runs if (run.dataset, run.method, run.learning_rate) == (dataset, method, None)]
         return [record for run in runs if (record := self.record(run)) is not None]
+
+    def has(self, dataset: str, method: str) -> bool:
+        """Whether a method is run on a data set."""
+        return any((run.dataset, run.method) == (dataset, method) for run in self.runs)
 
     def choice_runs(self, dataset: str, method: str) -> list[Run]:
         """The runs that choose the learning rate of a method on a data set."""
@@ -191,8 +196,10 @@ class Plan:
         """Refuse to put runs of another study beside those of this one.
 
         Raises:
-            ValueError: a run was done with other options; names it and them.
+            ValueError: a run was done with other options, or with other weights than the runs before it; names it, and
+                what differs.
         """
+        self._check_weights()
         for run in self.runs:
             record = self.record(run)
             if record is None:
@@ -207,6 +214,22 @@ class Plan:
                 raise ValueError(
                     f"{self.folder_of(run)}: {run} was done with other options: {'; '.join(different)}. Put them back, "
                     "delete this folder to do it again, or name another output folder."
+                )
+
+    def _check_weights(self) -> None:
+        """Of one SAM, all runs have the same weights; a package may bring others than the one before it."""
+        of_first: dict[tuple[Any, ...], tuple[str, Run]] = {}
+        for run in self.runs:
+            record = self.record(run)
+            if record is None or not record.base_sha256:
+                continue
+            sam = tuple(record.settings.get(name) for name in ("sam_variant", "sam_checkpoint", "image_size"))
+            weights, first = of_first.setdefault(sam, (record.base_sha256, run))
+            if record.base_sha256 != weights:
+                raise ValueError(
+                    f"{self.folder_of(run)}: {run} was done with other weights of the SAM ({record.base_sha256[:12]}) "
+                    f"than {first} ({weights[:12]}), and cannot be compared with it. Delete the runs with one of the "
+                    "two, or name another output folder."
                 )
 
 
@@ -225,15 +248,12 @@ def make_plan(study: Study, folder: Path, train_config: Path) -> Plan:
     where = {name: set(study.datasets_of.get(name, study.datasets)) for name in study.methods}
     for name, datasets in varied:
         where.setdefault(name, set()).update(datasets)
-    pairs = [(dataset, method) for dataset in study.datasets for method in methods if dataset in where[method]]
-    choice, final = [], []
-    for dataset, method in pairs:
-        trained = methods[method]["method"] != NOT_TRAINED
-        if trained and study.learning_rates is not None:
-            rates = study.learning_rates
-            choice += [Run(dataset, method, seed, rate) for rate in rates.rates for seed in rates.seeds]
-        final += [Run(dataset, method, seed) for seed in (study.seeds if trained else study.seeds[:1])]
-    plan = Plan(study, folder, train_config, methods, patients, [*choice, *final])
+    runs = []
+    for method, options in methods.items():
+        for dataset in study.datasets:
+            if dataset in where[method]:
+                runs += _runs_of(study, dataset, method, options["method"] != NOT_TRAINED)
+    plan = Plan(study, folder, train_config, methods, patients, runs)
     plan.check_done()
     return plan
 
@@ -278,12 +298,18 @@ def method_of_width(study: Study, methods: Mapping[str, Options], name: str, wid
 
 
 def all_methods(study: Study) -> tuple[dict[str, Options], list[tuple[str, tuple[str, ...]]]]:
-    """The methods with those that are varied, and on which data sets the latter are asked for."""
+    """The methods with those that are varied, and on which data sets the latter are asked for.
+
+    Raises:
+        ValueError: a method of the study has the name of one that is varied.
+    """
     methods = dict(study.methods)
     varied = []
     for title, options, datasets in _varied(study):
         name = _find(study, methods, options)
         if name is None:
+            if slug(title).lower() in {slug(present).lower() for present in methods}:
+                raise ValueError(f"{study.title}: methods: {title}: what is varied is named so; choose another name.")
             methods[title] = options
         varied.append((name or title, datasets))
     return methods, varied
@@ -323,6 +349,15 @@ _SAM_WITHOUT_WEIGHTS = {
     "variant": "@sam_variant",
     "image_size": "@image_size",
 }
+
+
+def _runs_of(study: Study, dataset: str, method: str, trained: bool) -> list[Run]:
+    """The runs of a method on a data set."""
+    runs = [Run(dataset, method, seed) for seed in (study.seeds if trained else study.seeds[:1])]
+    if not trained or study.learning_rates is None:
+        return runs
+    rates = study.learning_rates
+    return [Run(dataset, method, seed, rate) for rate in rates.rates for seed in rates.seeds] + runs
 
 
 def _varied(study: Study) -> Iterator[tuple[str, Options, tuple[str, ...]]]:
@@ -411,7 +446,7 @@ def write_orders(plan: Plan, run: Run) -> Path:
     """
     folder, settings = plan.folder_of(run), plan.settings(run)
     folder.mkdir(parents=True, exist_ok=True)
-    with claimed(folder) as free:
+    with claimed(folder, patience=1) as free:
         if free and any(rate != settings.get("learning_rate") for rate in _rates_of(folder)):
             clear_folder(folder)
     orders = {

@@ -41,7 +41,9 @@ class Record:
     Attributes:
         settings: the options, seed and learning rate that it was done with.
         scores: (case, label, DSC in [0, 1]) after the last epoch; empty where training diverged.
-        diverged: why there are none; None where there are.
+        ellipse: the same of the ellipse inscribed in the box, which needs no network; empty where there are no boxes.
+        diverged: why there are no scores; None where there are.
+        base_sha256: of the weights that were adapted, see :class:`~monai_cobot.peft.Adapter`; "" where nobody knows.
         encoder_parameters, decoder_parameters: how many numbers were trained.
         epochs: that were trained.
         seconds: of training in all, without validation.
@@ -53,7 +55,9 @@ class Record:
 
     settings: dict[str, Any]
     scores: list[tuple[str, str, float]]
+    ellipse: list[tuple[str, str, float]] = field(default_factory=list)
     diverged: str | None = None
+    base_sha256: str = ""
     encoder_parameters: int = 0
     decoder_parameters: int = 0
     epochs: int = 0
@@ -63,16 +67,13 @@ class Record:
     device: str = "cpu"
     package_version: str = field(default=__version__)
 
-    def case_scores(self) -> CaseScores:
-        """The scores of each case and label."""
-        scores = CaseScores()
-        for case, label, dice in self.scores:
-            scores.add(case, label, dice)
-        return scores
-
     def dice(self) -> float | None:
         """The mean over labels of the mean over cases, in [0, 1]; None where training diverged."""
-        return None if self.diverged is not None else self.case_scores().mean()
+        return None if self.diverged is not None else _mean(self.scores)
+
+    def ellipse_dice(self) -> float | None:
+        """The same of the ellipse; None where there are no boxes."""
+        return _mean(self.ellipse) if self.ellipse else None
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,12 @@ def read_record(folder: Path) -> Record | None:
         return None
     try:
         values = read_json(path)
-        return Record(**{**values, "scores": [(case, label, dice) for case, label, dice in values["scores"]]})
+        scores = {
+            name: [(case, label, dice) for case, label, dice in values[name]]
+            for name in ("scores", "ellipse")
+            if name in values
+        }
+        return Record(**{**values, **scores})
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: this is no result of a run ({error!r}). Delete it to do the run again.") from error
 
@@ -133,8 +139,10 @@ def clear_folder(folder: Path) -> None:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
+def claimed(folder: Path, patience: float = 0) -> Iterator[bool]:
     """Claim a run for this process until the block ends; gives False where another process has it.
+
+    It is waited for as many seconds: one that only looks whether a run is claimed has it for a moment, too.
 
     The claim is a lock of the operating system on a file: however its owner ends, also killed or by a crash, nothing is
     left to clean up, and another process can go on. It works between processes of one machine, and between machines
@@ -142,7 +150,7 @@ def claimed(folder: Path) -> Iterator[bool]:
     """
     lock = FileLock(folder / LOCK_FILE)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout:
         yield False
         return
@@ -158,3 +166,10 @@ def is_claimed(folder: Path) -> bool:
         return False
     with claimed(folder) as free:
         return not free
+
+
+def _mean(scores: list[tuple[str, str, float]]) -> float:
+    by_label = CaseScores()
+    for case, label, dice in scores:
+        by_label.add(case, label, dice)
+    return by_label.mean()

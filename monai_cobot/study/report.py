@@ -12,7 +12,7 @@ from monai_cobot.networks import VARIANTS
 from monai_cobot.peft import AdapterConfig, read_adapter_config
 from monai_cobot.peft.adapter import ORCHESTRATOR
 from monai_cobot.peft.io import CONFIG_FILE, WEIGHTS_FILE
-from monai_cobot.reports import plot_relation_matrix, plot_widths
+from monai_cobot.reports import plot_relation_matrices, plot_widths
 from monai_cobot.study.description import has_cobot, slug
 from monai_cobot.study.plan import Plan, Run
 from monai_cobot.study.tables import (
@@ -29,7 +29,7 @@ from monai_cobot.study.tables import (
     write_tests,
 )
 
-__all__ = ["draw_relation", "write_report"]
+__all__ = ["draw_relations", "write_report"]
 
 
 def write_report(plan: Plan, not_done: Mapping[Run, str] | None = None) -> list[Path]:
@@ -44,7 +44,7 @@ def write_report(plan: Plan, not_done: Mapping[Run, str] | None = None) -> list[
     """
     study, lines = plan.study, [f"# {plan.study.title}", ""]
     done = sum(plan.record(run) is not None for run in plan.runs)
-    lines += [f"{done} of {len(plan.runs)} runs are done.", ""]
+    lines += [f"{done} of {len(plan.runs)} runs are done{_made_with(plan)}.", ""]
     lines += _section(
         "Methods",
         main_table(plan),
@@ -78,11 +78,13 @@ def write_report(plan: Plan, not_done: Mapping[Run, str] | None = None) -> list[
             title,
             table,
             "Wilcoxon's signed-rank test, two-sided, of the patients' differences; a patient's DSC is the mean over "
-            "labels and seeds. The corrected p counts all tests of this table (Holm).",
+            "labels and seeds, and the gain the mean over patients; the tables above have the mean over labels. The "
+            "interval is that of the gain if other patients had been drawn (bootstrap). The corrected p counts all "
+            "tests of this table (Holm).",
         )
     relations = _relations(plan)
     if relations:
-        lines += ["## Relation matrices", "", "What training changed of S, for the first seed.", ""]
+        lines += ["## Relation matrices", "", "What training changed of S, with each seed, on one scale.", ""]
         lines += [f"![{path.stem}]({path.name})" for path in relations] + [""]
     if not_done:
         lines += ["## Not done", "", *(f"- {run}: {reason}" for run, reason in not_done.items()), ""]
@@ -93,23 +95,26 @@ def write_report(plan: Plan, not_done: Mapping[Run, str] | None = None) -> list[
     return [report, *tables, *pictures, *relations]
 
 
-def draw_relation(adapter: Path, path: Path, title: str) -> Path:
-    """Draw the relation matrix that an adapter with COBOT learned.
+def draw_relations(adapters: Mapping[str, Path], path: Path, title: str) -> Path:
+    """Draw the relation matrices that adapters with COBOT learned, side by side.
 
     Args:
-        adapter: its folder.
+        adapters: name -> folder, of adapters with the same slots.
         path: the PNG file to write.
         title: of the picture.
 
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: it is no adapter, or one without a relation matrix.
+        ValueError: one of them is no adapter, or one without a relation matrix.
     """
-    config = read_adapter_config(adapter)
-    relation = load_file(adapter / WEIGHTS_FILE).get(f"{ORCHESTRATOR}.relation")
-    if relation is None:
-        raise ValueError(f"{adapter}: this adapter has no relation matrix: it is without COBOT, or was folded.")
-    return plot_relation_matrix(relation, path, title=title, slots=slot_names(config, len(relation)))
+    relations, slots = {}, []
+    for name, adapter in adapters.items():
+        config = read_adapter_config(adapter)
+        relation = load_file(adapter / WEIGHTS_FILE).get(f"{ORCHESTRATOR}.relation")
+        if relation is None:
+            raise ValueError(f"{adapter}: this adapter has no relation matrix: it is without COBOT, or was folded.")
+        relations[name], slots = relation, slot_names(config, len(relation))
+    return plot_relation_matrices(relations, path, title=title, slots=slots)
 
 
 def slot_names(config: AdapterConfig, count: int) -> list[str]:
@@ -127,19 +132,30 @@ def slot_names(config: AdapterConfig, count: int) -> list[str]:
 
 
 def _relations(plan: Plan) -> list[Path]:
-    """Pictures of the study's methods, of the first seed."""
-    found = []
+    """A picture of each of the study's methods and data sets, with all seeds."""
+    adapters: dict[tuple[str, str], dict[str, Path]] = {}
     for run in plan.runs:
-        if run.learning_rate is not None or run.seed != plan.study.seeds[0] or run.method not in plan.study.methods:
+        if run.learning_rate is not None or run.method not in plan.study.methods:
             continue
         adapter = plan.folder_of(run) / "last"
         if plan.record(run) is None or not has_cobot(plan.settings(run)) or not (adapter / CONFIG_FILE).exists():
             continue
         orchestration = read_adapter_config(adapter).orchestration
         if orchestration is not None and orchestration["relation"] == "learnable" and orchestration["coefficients"]:
-            path = plan.folder / f"relation_{slug(run.dataset)}_{slug(run.method)}.png"
-            found.append(draw_relation(adapter, path, f"{run.dataset} · {run.method}"))
-    return found
+            adapters.setdefault((run.dataset, run.method), {})[f"seed {run.seed}"] = adapter
+    return [
+        draw_relations(by_seed, plan.folder / f"relation_{slug(dataset)}_{slug(method)}.png", f"{dataset} · {method}")
+        for (dataset, method), by_seed in adapters.items()
+    ]
+
+
+def _made_with(plan: Plan) -> str:
+    """Versions, weights and devices of the runs that are done, by which they can be told from others."""
+    records = [record for run in plan.runs if (record := plan.record(run)) is not None]
+    versions = sorted({f"monai_cobot {record.package_version}" for record in records})
+    weights = sorted({f"SAM {record.base_sha256[:12]}" for record in records if record.base_sha256})
+    made = ", ".join([*versions, *weights, *sorted({record.device for record in records})])
+    return f" ({made})" if made else ""
 
 
 def _section(title: str, table: str | None, note: str = "") -> list[str]:

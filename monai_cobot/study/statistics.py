@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from scipy.stats import wilcoxon
+import numpy as np
+from scipy.stats import bootstrap, wilcoxon
 
 from monai_cobot.study.records import Record
 
-__all__ = ["PairedTest", "holm", "paired_test", "patient_scores"]
+__all__ = ["PairedTest", "compare_records", "holm", "paired_test", "patient_scores"]
+
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -20,20 +23,50 @@ class PairedTest:
     Attributes:
         patients: how many.
         gain: mean over patients of the DSC's difference, in [-1, 1].
+        interval: in which the gain lies with a confidence of 95 percent, if other patients had been drawn; None for a
+            single patient.
         better, worse: patients with a higher and a lower DSC.
         p: of the two-sided test.
-        p_adjusted: the same, corrected for all tests of the study.
+        p_adjusted: the same, corrected for all tests of its table.
+        seed_gains: the gain of each seed for itself: how much of it is training's chance.
     """
 
     patients: int
     gain: float
+    interval: tuple[float, float] | None
     better: int
     worse: int
     p: float
     p_adjusted: float = 1.0
+    seed_gains: tuple[float, ...] = ()
 
 
-def patient_scores(records: Sequence[Record], patients: Mapping[str, str]) -> dict[str, float]:
+def compare_records(base: Sequence[Record], other: Sequence[Record], patients: Mapping[str, str]) -> PairedTest:
+    """A method against its base, on what all of their runs have a DSC of.
+
+    A label that is neither in a case nor found there has none (``head="classes"``); found in one run alone, it would
+    count for that run only.
+
+    Args:
+        base, other: the records of the seeds, in the same order.
+        patients: case -> patient.
+
+    Raises:
+        ValueError: there is nothing that all have a DSC of.
+    """
+    shared = set.intersection(*({(case, label) for case, label, _ in record.scores} for record in (*base, *other)))
+
+    def scores(records: Sequence[Record]) -> dict[str, float]:
+        return patient_scores(records, patients, shared)
+
+    pairs = [(scores([before]), scores([after])) for before, after in zip(base, other, strict=True)]
+    gains = [fmean(after[patient] - before[patient] for patient in before) for before, after in pairs]
+    return replace(paired_test(scores(base), scores(other)), seed_gains=tuple(gains))
+
+
+def patient_scores(
+    records: Sequence[Record], patients: Mapping[str, str], counted: Collection[tuple[str, str]] | None = None
+) -> dict[str, float]:
     """patient -> the mean of its DSC over labels, cases and seeds.
 
     Seeds of one patient are no further patients: they are averaged before anything is tested.
@@ -41,11 +74,13 @@ def patient_scores(records: Sequence[Record], patients: Mapping[str, str]) -> di
     Args:
         records: of the seeds.
         patients: case -> patient.
+        counted: (case, label) that count; None for all.
     """
     found: dict[str, list[float]] = {}
     for record in records:
-        for case, _, dice in record.scores:
-            found.setdefault(patients[case], []).append(dice)
+        for case, label, dice in record.scores:
+            if counted is None or (case, label) in counted:
+                found.setdefault(patients[case], []).append(dice)
     return {patient: fmean(dice) for patient, dice in found.items()}
 
 
@@ -69,6 +104,7 @@ def paired_test(base: Mapping[str, float], other: Mapping[str, float]) -> Paired
     return PairedTest(
         patients=len(differences),
         gain=fmean(differences),
+        interval=_interval(differences),
         better=sum(difference > 0 for difference in differences),
         worse=sum(difference < 0 for difference in differences),
         p=1.0 if same else float(wilcoxon(differences).pvalue),
@@ -87,3 +123,17 @@ def holm(tests: Sequence[PairedTest]) -> list[PairedTest]:
         largest = max(largest, min(1.0, (len(tests) - rank) * tests[index].p))
         adjusted[index] = largest
     return [replace(test, p_adjusted=p) for test, p in zip(tests, adjusted, strict=True)]
+
+
+def _interval(differences: Sequence[float]) -> tuple[float, float] | None:
+    """Of the mean, by drawing patients anew (percentile bootstrap; Efron, The Annals of Statistics 1979)."""
+    if len(differences) < 2:
+        return None
+    found = bootstrap(
+        (differences,),
+        np.mean,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        random_state=np.random.default_rng(0),  # the same table of the same runs
+    ).confidence_interval
+    return float(found.low), float(found.high)

@@ -11,10 +11,10 @@ from statistics import fmean, median, stdev
 
 from monai_cobot.files import write_atomically
 from monai_cobot.reports.tables import render_table
-from monai_cobot.study.plan import Plan, ablation_rows, base_of, method_of_width
+from monai_cobot.study.plan import NOT_TRAINED, Plan, ablation_rows, base_of, method_of_width
 from monai_cobot.study.records import Record
 from monai_cobot.study.splits import read_patients
-from monai_cobot.study.statistics import PairedTest, holm, paired_test, patient_scores
+from monai_cobot.study.statistics import PairedTest, compare_records, holm
 
 __all__ = [
     "Comparison",
@@ -66,10 +66,12 @@ class Comparison:
 
 def main_table(plan: Plan) -> str:
     """As the paper's Table 4: a row a method, with the parameters in the image encoder, the DSC on each data set in
-    percent, mean ± standard deviation over seeds, and the average over data sets.
+    percent, mean ± standard deviation over seeds, and the average over data sets. The ellipse inscribed in the box, for
+    which no network is needed, comes first.
     """
     datasets = list(plan.study.datasets)
-    rows = [
+    rows = _ellipse_row(plan, datasets)
+    rows += [
         (name, _parameters(plan, name), *_dice_cells(plan, name, datasets), _average(plan, name, datasets))
         for name in plan.study.methods
     ]
@@ -127,17 +129,26 @@ def paired_tests(plan: Plan) -> dict[str, dict[Comparison, PairedTest]]:
         tests = {}
         for comparison in comparisons:
             patients = read_patients(plan.patients[comparison.dataset].test)
-            sides = [plan.records(comparison.dataset, name) for name in (comparison.base, comparison.method)]
-            if all(len(records) == len(plan.study.seeds) for records in sides):
-                tests[comparison] = paired_test(*(patient_scores(records, patients) for records in sides))
+            base, other = (_of_seeds(plan, comparison.dataset, name) for name in (comparison.base, comparison.method))
+            if len(base) == len(other) == len(plan.study.seeds):
+                tests[comparison] = compare_records(base, other, patients)
         if tests:
             found[title] = dict(zip(tests, holm(list(tests.values())), strict=True))
     return found
 
 
+def _of_seeds(plan: Plan, dataset: str, method: str) -> list[Record]:
+    """The records of a method; one that is not trained is with every seed what it is with the first."""
+    records = plan.records(dataset, method)
+    return records * len(plan.study.seeds) if plan.methods[method]["method"] == NOT_TRAINED else records
+
+
 def test_tables(plan: Plan) -> dict[str, str]:
     """`paired_tests` as tables by title."""
-    header = ("method", "against", "data set", "patients", "gain, % DSC", "better / worse", "p", "p, corrected")
+    header = (
+        *("method", "against", "data set", "patients", "gain, % DSC", "95 % interval", "of each seed"),
+        *("better / worse", "p", "p, corrected"),
+    )
     tables = {}
     for title, tests in paired_tests(plan).items():
         rows = [
@@ -146,7 +157,9 @@ def test_tables(plan: Plan) -> dict[str, str]:
                 comparison.base,
                 comparison.dataset,
                 str(test.patients),
-                f"{100 * test.gain:+.2f}",
+                _percent(test.gain),
+                _NOTHING if test.interval is None else " to ".join(map(_percent, test.interval)),
+                " / ".join(map(_percent, test.seed_gains)),
                 f"{test.better} / {test.worse}",
                 _p(test.p),
                 _p(test.p_adjusted),
@@ -169,6 +182,13 @@ def _comparisons(plan: Plan) -> dict[str, list[Comparison]]:
             if (base := bases[name]) is not None
         ]
     }
+    if study.compare:
+        found["Comparisons that were asked for"] = [
+            Comparison(dataset, base, name)
+            for base, name in study.compare
+            for dataset in study.datasets
+            if all(plan.has(dataset, method) for method in (base, name))
+        ]
     if study.ablation is not None:
         tables = [rows for _, rows in ablation_rows(study, plan.methods).values()]
         found["Tests of the ablation"] = [
@@ -248,10 +268,14 @@ def write_summary(plan: Plan) -> Path:
 
 def write_tests(plan: Plan) -> Path:
     """Write ``tests.csv``: every paired test, with the whole of its p."""
-    header = ("table", "dataset", "method", "base", "patients", "gain", "better", "worse", "p", "p_corrected")
+    header = (
+        *("table", "dataset", "method", "base", "patients", "gain", "interval_low", "interval_high"),
+        *("better", "worse", "p", "p_corrected"),
+    )
     rows = [
         [
             *(title, comparison.dataset, comparison.method, comparison.base, test.patients, f"{test.gain:.6f}"),
+            *(("", "") if test.interval is None else (f"{end:.6f}" for end in test.interval)),
             *(test.better, test.worse, test.p, test.p_adjusted),
         ]
         for title, tests in paired_tests(plan).items()
@@ -324,6 +348,21 @@ def _dice_cells(plan: Plan, method: str, datasets: Sequence[str]) -> list[str]:
     return cells
 
 
+def _ellipse_row(plan: Plan, datasets: Sequence[str]) -> list[tuple[str, ...]]:
+    """The same boxes in every run: one run of a data set says it."""
+    found = []
+    for dataset in datasets:
+        runs = [run for run in plan.runs if run.dataset == dataset and run.learning_rate is None]
+        dice = (record.ellipse_dice() for run in runs if (record := plan.record(run)) is not None)
+        found.append(next((value for value in dice if value is not None), None))
+    if all(value is None for value in found):
+        return []
+    known = [value for value in found if value is not None]
+    average = _NOTHING if len(known) < len(found) else f"{100 * fmean(known):.1f}"
+    cells = [_NOTHING if value is None else f"{100 * value:.1f}" for value in found]
+    return [("ellipse in the box", _NOTHING, *cells, average)]
+
+
 def _average(plan: Plan, method: str, datasets: Sequence[str]) -> str:
     average = _average_dice(plan, method, datasets)
     return _NOTHING if average is None else f"{100 * average:.1f}"
@@ -342,6 +381,10 @@ def _parameters(plan: Plan, method: str) -> str:
 
 def _median(values: Sequence[float], form: str) -> str:
     return format(median(values), form) if values else _NOTHING
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:+.2f}"
 
 
 def _p(value: float) -> str:

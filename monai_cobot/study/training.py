@@ -6,6 +6,7 @@ end, and no other process begins the same run meanwhile.
 
 from __future__ import annotations
 
+import csv
 import os
 import sys
 import traceback
@@ -18,6 +19,7 @@ from monai.bundle import ConfigWorkflow
 
 from monai_cobot.errors import describe_cause, root_cause
 from monai_cobot.files import read_json
+from monai_cobot.networks.checkpoint import base_weights_sha256
 from monai_cobot.peft.io import WEIGHTS_FILE
 from monai_cobot.study.plan import NOT_TRAINED, ORDERS_FILE
 from monai_cobot.study.records import Record, claimed, read_record, write_failure, write_record
@@ -88,16 +90,19 @@ def _run(orders: dict[str, Any]) -> Record:
     if history.best is None:
         raise ValueError("no epoch was validated; was the checkpoint in this folder written by another training?")
     counts = adapter.count_parameters()
+    folder = Path(options["output_dir"])
     device = torch.device(parser.get_parsed_content("device"))
     return Record(
         settings,
         list(history.best),  # of the only validation, after the last epoch
+        ellipse=_ellipse(folder / "scores.csv"),
+        base_sha256=adapter.base_sha256,
         encoder_parameters=counts["encoder"],
         decoder_parameters=counts["decoder"],
         epochs=history.epochs[-1]["epoch"],
         seconds=history.seconds,
         peak_memory=_peak_memory(device),
-        adapter_size=(Path(options["output_dir"]) / "last" / WEIGHTS_FILE).stat().st_size,
+        adapter_size=(folder / "last" / WEIGHTS_FILE).stat().st_size,
         device=_name_of(device),
     )
 
@@ -110,7 +115,15 @@ def _evaluate(config: Path, settings: dict[str, Any], options: dict[str, Any]) -
     workflow.finalize()
     device = torch.device(workflow.parser.get_parsed_content("device"))
     scores = list(workflow.parser.get_parsed_content("dice").scores)
-    return Record(settings, scores, peak_memory=_peak_memory(device), device=_name_of(device))
+    base = base_weights_sha256(workflow.parser.get_parsed_content("sam"))
+    return Record(settings, scores, base_sha256=base, peak_memory=_peak_memory(device), device=_name_of(device))
+
+
+def _ellipse(scores: Path) -> list[tuple[str, str, float]]:
+    """What the report of a training says of the ellipse in the box."""
+    with scores.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [(row["case"], row["label"], float(row["dice_ellipse"])) for row in rows if "dice_ellipse" in row]
 
 
 def _workflow(config: Path, kind: str, options: dict[str, Any]) -> ConfigWorkflow:

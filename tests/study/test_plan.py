@@ -116,6 +116,28 @@ def test_runs_with_other_options_are_refused_with_what_differs(content, plan_of)
         plan_of(content)
 
 
+def test_runs_with_other_weights_of_the_same_sam_are_refused(content, plan_of):
+    plan = plan_of(content)
+    for run, weights in zip(plan.runs, ("a" * 64, "b" * 64), strict=True):
+        write_record(plan.folder_of(run), Record(plan.settings(run), [("a", "liver", 0.5)], base_sha256=weights))
+    with pytest.raises(ValueError, match=r"seed 0 was done with other weights of the SAM \(b{12}\) than .*a{12}"):
+        plan_of(content)
+
+
+def test_runs_are_done_method_by_method_each_after_those_that_choose_its_rate(content, plan_of):
+    content["datasets"]["again"] = content["datasets"]["phantom"]
+    plan = plan_of(content | {"learning_rate": {"rates": [1e-4, 1e-3]}, "widths": {"of": ["LoRA"], "values": [8]}})
+    parts = [(dataset, rate) for dataset in ("phantom", "again") for rate in (1e-4, 1e-3, None)]
+    methods = ("LoRA", "LoRA + COBOT", "LoRA, width 8")
+    assert plan.runs == [Run(dataset, method, 0, rate) for method in methods for dataset, rate in parts]
+
+
+def test_a_method_named_as_one_that_is_varied_is_refused(content, plan_of):
+    content["methods"]["LoRA, width 8"] = LORA | {"rank": 5}
+    with pytest.raises(ValueError, match="LoRA, width 8: what is varied is named so; choose another name"):
+        plan_of(content | {"widths": {"of": ["LoRA"], "values": [8]}})
+
+
 def test_the_ablation_has_the_parts_of_cobot_that_its_table_says(content, plan_of):
     plan = plan_of(content | {"ablation": {"of": "LoRA + COBOT"}})
     slots, width = 16, 4

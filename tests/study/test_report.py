@@ -62,6 +62,40 @@ def test_a_method_with_cobot_is_tested_against_its_base_by_patient(content, plan
     assert abs(test.gain) < 1e-12
 
 
+def test_methods_are_compared_as_asked_on_the_data_sets_that_both_are_run_on(content, plan_of):
+    content["datasets"]["again"] = content["datasets"]["phantom"]
+    content["methods"]["wide"] = LORA | {"rank": 8, "datasets": ["again"]}
+    content["methods"]["SAM"] = {"method": "freeze"}
+    pairs = [["LoRA + COBOT", "wide"], ["LoRA", "LoRA + COBOT"], ["SAM", "LoRA"]]
+    plan = plan_of(content | {"seeds": [0, 1], "compare": pairs})
+    for dataset in plan.study.datasets:
+        for number, method in enumerate(plan.methods):
+            for seed in plan.study.seeds:
+                if Run(dataset, method, seed) in plan.runs:
+                    reach(plan, method, seed, [0.5 + 0.1 * number + 0.01 * seed * number, 0.7], dataset)
+    tests = paired_tests(plan)["Comparisons that were asked for"]
+    assert list(tests) == [
+        Comparison("again", "LoRA + COBOT", "wide"),
+        Comparison("phantom", "LoRA", "LoRA + COBOT"),
+        Comparison("again", "LoRA", "LoRA + COBOT"),
+        Comparison("phantom", "SAM", "LoRA"),
+        Comparison("again", "SAM", "LoRA"),
+    ]
+    assert len(tests[Comparison("phantom", "SAM", "LoRA")].seed_gains) == 2  # the same SAM with every seed
+    test = tests[Comparison("again", "LoRA + COBOT", "wide")]
+    assert test.seed_gains == pytest.approx((0.05, 0.055))
+    table = tables.test_tables(plan)["Comparisons that were asked for"]
+    assert cells_of(table)[0][:7] == ["wide", "LoRA + COBOT", "again", "2", "+5.25", "+0.00 to +10.50", "+5.00 / +5.50"]
+
+
+def test_the_ellipse_in_the_box_stands_above_the_methods(content, plan_of):
+    content["datasets"]["again"] = content["datasets"]["phantom"]
+    plan = plan_of(content)
+    reach(plan, "LoRA", 0, [0.6, 0.8], ellipse=[(CASES[0], "liver", 0.5), (CASES[1], "liver", 0.6)])
+    reach(plan, "LoRA", 0, [0.6, 0.8], "again")
+    assert cells_of(main_table(plan))[0] == ["ellipse in the box", "-", "55.0", "-", "-"]
+
+
 def test_ablation_and_widths_are_tested_too_each_table_for_itself(content, plan_of):
     plan = plan_of(
         content
@@ -127,12 +161,12 @@ def test_the_files_hold_what_was_reached_on_every_data_set(content, plan_of):
         for seed, dice in enumerate(by_seed):
             reach(plan, method, seed, dice, dataset, encoder_parameters=7, peak_memory=10**9, adapter_size=5)
     adapter = adapt(build_sam("vit_mini", image_size=64), "lora", orchestrate=True, decoder="frozen")
-    for dataset in plan.study.datasets:
-        save_adapter(adapter, plan.folder_of(Run(dataset, "LoRA + COBOT", 0)) / "last")
+    for dataset, seed in (("phantom", 0), ("again", 0), ("again", 1)):
+        save_adapter(adapter, plan.folder_of(Run(dataset, "LoRA + COBOT", seed)) / "last")
     files = {path.name: path for path in write_report(plan)}
     pictures = [f"relation_{dataset}_LoRA_+_COBOT.png" for dataset in plan.study.datasets]
     assert list(files) == ["results.md", "results.csv", "scores.csv", "tests.csv", "rates.csv", *pictures]
-    assert all(Image.open(files[name]).size[0] > 500 for name in pictures)
+    assert [round(Image.open(files[name]).size[0] / 1050) for name in pictures] == [1, 2]  # a matrix for each seed
 
     assert cells_of(main_table(plan)) == [
         ["LoRA", "7", "65.0 ± 14.1", "25.0 ± 14.1", "45.0"],
@@ -180,7 +214,7 @@ def test_the_report_names_runs_that_are_not_done_and_draws_the_widths(content, p
     files = write_report(plan, {Run("phantom", "LoRA + COBOT", 0): "out of memory"})
     assert [path.name for path in files] == ["results.md", "results.csv", "scores.csv", "tests.csv", "widths.png"]
     text = files[0].read_text(encoding="utf-8")
-    assert "2 of 9 runs are done." in text
+    assert "2 of 9 runs are done (monai_cobot 0.1.0, cpu)." in text
     assert "- phantom · LoRA + COBOT · seed 0: out of memory" in text
     assert "| fixed, random |" in text
     assert "| LoRA         |        1.5 |             700 |        3.00 |" in text

@@ -22,3 +22,15 @@ def random_sam() -> Callable[..., Sam]:
         return sam
 
     return build
+
+
+@pytest.fixture
+def shallow_sam(random_sam: Callable[..., Sam]) -> Callable[..., Sam]:
+    """Builds the same with two blocks alone, one with windows and one that attends over the whole map."""
+
+    def build(image_size: int = 64) -> Sam:
+        sam = random_sam(image_size)
+        sam.image_encoder.blocks = sam.image_encoder.blocks[2:4]
+        return sam
+
+    return build

@@ -66,13 +66,13 @@ def relative_difference(found: Tensor, expected: Tensor) -> float:
     ids=["lora", "lora with COBOT, merged", "adaptformer with COBOT", "adaptformer with COBOT, folded"],
 )
 def test_openvino_equals_eager_and_leaves_the_network_as_it_was(
-    random_sam: BuildSam,
+    shallow_sam: BuildSam,
     tmp_path: Path,
     method: str,
     orchestrate: bool,
     made_ready: Callable[[Adapter], None] | None,
 ) -> None:
-    adapter = adapted(random_sam(), method, orchestrate=orchestrate)
+    adapter = adapted(shallow_sam(), method, orchestrate=orchestrate)
     if made_ready is not None:
         made_ready(adapter)
     network = PromptableSam(adapter.sam)
@@ -96,9 +96,8 @@ def test_openvino_equals_eager_and_leaves_the_network_as_it_was(
 
 
 @pytest.mark.parametrize("method", ["houlsby", "conv_lora", "ssf", "vpt", "lst", "bitfit", "sam_parser"])
-def test_every_method_is_right_in_openvino(random_sam: BuildSam, tmp_path: Path, method: str) -> None:
-    sam = random_sam()
-    sam.image_encoder.blocks = sam.image_encoder.blocks[:2]
+def test_every_method_is_right_in_openvino(shallow_sam: BuildSam, tmp_path: Path, method: str) -> None:
+    sam = shallow_sam()
     network = PromptableSam(adapted(sam, method).sam)
     images = random_images(1, 1, 64, 64)
     fast = accelerate(network, "openvino", tmp_path)
@@ -107,11 +106,10 @@ def test_every_method_is_right_in_openvino(random_sam: BuildSam, tmp_path: Path,
 
 
 def test_what_openvino_cannot_compute_is_refused_and_runs_in_eager(
-    random_sam: BuildSam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shallow_sam: BuildSam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SAM-Adapter's high frequencies come from a Fourier transform that OpenVINO does not know."""
-    sam = random_sam()
-    sam.image_encoder.blocks = sam.image_encoder.blocks[:2]
+    sam = shallow_sam()
     network = PromptableSam(adapted(sam, "sam_adapter").sam, "bfloat16")
     with pytest.raises(BackendError, match=r"cannot convert this image encoder .* choose the backend 'eager'"):
         accelerate(network, "openvino", tmp_path)
@@ -119,10 +117,10 @@ def test_what_openvino_cannot_compute_is_refused_and_runs_in_eager(
     assert accelerate(network, "auto", tmp_path).choice.name == "eager"
 
 
-def test_openvino_in_bfloat16_differs_by_its_rounding_alone(random_sam: BuildSam, tmp_path: Path) -> None:
+def test_openvino_in_bfloat16_differs_by_its_rounding_alone(shallow_sam: BuildSam, tmp_path: Path) -> None:
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("needs a CPU with products in bfloat16 (AMX, AVX-512 BF16); OpenVINO says that this one has none")
-    sam = adapted(random_sam(), "lora", orchestrate=True).sam
+    sam = adapted(shallow_sam(), "lora", orchestrate=True).sam
     fast = accelerate(PromptableSam(sam, "bfloat16"), "openvino", tmp_path)
     image = random_images(1, 1, 64, 64)
     with torch.no_grad():
@@ -142,8 +140,8 @@ def test_compile_equals_eager(random_sam: BuildSam) -> None:
         assert relative_difference(fast(images), network(images)) < TOLERANCE
 
 
-def test_every_step_of_encoding_can_be_asked_for(random_sam: BuildSam, tmp_path: Path) -> None:
-    network = PromptableSam(random_sam())
+def test_every_step_of_encoding_can_be_asked_for(shallow_sam: BuildSam, tmp_path: Path) -> None:
+    network = PromptableSam(shallow_sam())
     image = random_images(1, 1, 64, 64)
     eager, fast = accelerate(network, "eager"), accelerate(network, "openvino", tmp_path)
     *_, embedding = eager.encode_stepwise(image)
@@ -155,8 +153,8 @@ def test_every_step_of_encoding_can_be_asked_for(random_sam: BuildSam, tmp_path:
     assert torch.equal(fast.encode_frozen(image, 2).values, eager.encode_frozen(image, 2).values)
 
 
-def test_several_threads_may_encode_at_once(random_sam: BuildSam, tmp_path: Path) -> None:
-    fast = accelerate(PromptableSam(random_sam()), "openvino", tmp_path)
+def test_several_threads_may_encode_at_once(shallow_sam: BuildSam, tmp_path: Path) -> None:
+    fast = accelerate(PromptableSam(shallow_sam()), "openvino", tmp_path)
     images = [random_images(4, 1, 64, 64)[index : index + 1] for index in range(4)]
     expected = [fast.encode(image) for image in images]
     found: dict[int, Tensor] = {}
@@ -183,8 +181,8 @@ def test_an_accelerated_network_has_no_gradients_and_is_not_trained(random_sam: 
     assert fast.eval() is fast
 
 
-def test_changed_weights_are_an_error_and_not_the_old_answer(random_sam: BuildSam, tmp_path: Path) -> None:
-    adapter = adapted(random_sam(), "lora")
+def test_changed_weights_are_an_error_and_not_the_old_answer(shallow_sam: BuildSam, tmp_path: Path) -> None:
+    adapter = adapted(shallow_sam(), "lora")
     network = PromptableSam(adapter.sam)
     fast = accelerate(network, "openvino", tmp_path)
     image = random_images(1, 1, 64, 64)
@@ -250,14 +248,14 @@ else:
 
 
 def test_an_encoder_that_cannot_be_converted_is_an_error_and_auto_takes_the_next(
-    random_sam: BuildSam, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    shallow_sam: BuildSam, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Unknown(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.special.bessel_j0(x)
 
     monkeypatch.setattr("monai_cobot.networks.backends.choice.WORTH_CONVERTING", 0)
-    sam = random_sam()
+    sam = shallow_sam()
     sam.image_encoder.neck = torch.nn.Sequential(sam.image_encoder.neck, Unknown())
     network = PromptableSam(sam, "bfloat16")
     with pytest.raises(BackendError, match=r"OpenVINO .* cannot convert this image encoder"):

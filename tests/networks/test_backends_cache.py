@@ -24,9 +24,9 @@ def conversions(caplog: pytest.LogCaptureFixture) -> int:
 
 
 def test_an_encoder_is_converted_once_and_again_where_its_file_is_damaged(
-    random_sam: BuildSam, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    shallow_sam: BuildSam, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    network = PromptableSam(random_sam())
+    network = PromptableSam(shallow_sam())
     with caplog.at_level(logging.INFO, logger="monai_cobot"):
         expected = accelerate(network, "openvino", tmp_path)(IMAGE)
         (entry,) = tmp_path.iterdir()
@@ -85,8 +85,8 @@ def test_the_digest_is_that_of_everything_that_the_encoder_computes_with(random_
     assert len(set(digests)) == len(digests)
 
 
-def test_the_folder_keeps_what_was_used_last_within_its_bound(random_sam: BuildSam, tmp_path: Path) -> None:
-    model = convert_encoder(random_sam().image_encoder)
+def test_the_folder_keeps_what_was_used_last_within_its_bound(shallow_sam: BuildSam, tmp_path: Path) -> None:
+    model = convert_encoder(shallow_sam().image_encoder)
     OpenVinoCache(tmp_path).put("first", model)
     size = sum(file.stat().st_size for file in (tmp_path / "first").iterdir())
     cache = OpenVinoCache(tmp_path, max_bytes=2 * size)
@@ -102,21 +102,21 @@ def test_the_folder_keeps_what_was_used_last_within_its_bound(random_sam: BuildS
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(
-    random_sam: BuildSam, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    shallow_sam: BuildSam, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
-    fast = accelerate(PromptableSam(random_sam()), "openvino", tmp_path / "file")
+    fast = accelerate(PromptableSam(shallow_sam()), "openvino", tmp_path / "file")
     assert fast(IMAGE).shape == IMAGE.shape
     assert "is not kept" in caplog.text
 
 
-def test_a_converted_encoder_holds_float32_weights_and_no_adapter_that_could_be_merged(random_sam: BuildSam) -> None:
+def test_a_converted_encoder_holds_float32_weights_and_no_adapter_that_could_be_merged(shallow_sam: BuildSam) -> None:
     def products(sam: Sam) -> list[str]:
         model = convert_encoder(sam.image_encoder)
         constants = [node for node in model.get_ops() if node.get_type_name() == "Constant"]
         assert "f16" not in {node.get_element_type().get_type_name() for node in constants}
         return [node.get_type_name() for node in model.get_ops() if node.get_type_name() == "MatMul"]
 
-    plain, with_lora = random_sam(), random_sam()
+    plain, with_lora = shallow_sam(), shallow_sam()
     adapt(with_lora, "lora")
     assert products(with_lora) == products(plain)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from pretraining.network import ResizableSam, initialise
-from pretraining.training import Settings, Stage, Trainer
+from pretraining.training import Settings, Stage, Trainer, steps_of
 
 from monai_cobot.handlers import join_processes, leave_processes
 from monai_cobot.networks import build_sam, load_checkpoint, load_into
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="rows and columns of the images, images a step, steps; one stage after another",
     )
     parser.add_argument("--folder", type=Path, default=Path(".work/pretrain"), help="checkpoint, weights and log")
-    parser.add_argument("--init", type=Path, help="weights to start from instead of random ones")
+    parser.add_argument("--init", type=Path, help="weights to go on from; their steps count as done")
     parser.add_argument("--learning-rate", type=float, default=1.2e-3, help="the highest one")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, images and prompts")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = Settings(
         folder=options.folder,
         stages=tuple(options.stages),
+        begin=0 if options.init is None else steps_of(options.init),
         learning_rate=options.learning_rate,
         seed=options.seed,
         device=torch.device(options.device),

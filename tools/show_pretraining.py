@@ -1,7 +1,7 @@
 """Draw what ``vit_mini`` is pretrained on, and how a run went: ``python tools/show_pretraining.py``.
 
 It writes ``pretraining_samples.png`` (generated images, each without and with the outlines of what is asked for in it)
-and, where the run's folder has a log, ``pretraining_log.png``.
+and, where there is a log, ``pretraining_log.png``.
 """
 
 import argparse
@@ -57,14 +57,14 @@ def draw_log(log: Path) -> Figure:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(".work/pretrain"), help="of the pretraining run")
-    parser.add_argument("--to", type=Path, default=Path("docs"), help="where the pictures are written")
+    parser.add_argument("--log", type=Path, default=Path("docs/pretraining_log.jsonl"), help="of the pretraining run")
+    parser.add_argument("--to", type=Path, default=Path("docs/pictures"), help="where the pictures are written")
     parser.add_argument("--seed", type=int, default=0, help="of the generated images")
     options = parser.parse_args(arguments)
 
     pictures = {"pretraining_samples.png": draw_samples(options.seed)}
-    if (log := options.folder / "log.jsonl").exists():
-        pictures["pretraining_log.png"] = draw_log(log)
+    if options.log.exists():
+        pictures["pretraining_log.png"] = draw_log(options.log)
     for name, figure in pictures.items():
         buffer = BytesIO()
         figure.savefig(buffer, format="png")

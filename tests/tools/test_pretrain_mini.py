@@ -16,10 +16,10 @@ from monai_cobot.networks import build_sam, load_checkpoint
 STAGES = (Stage(32, 2, 300), Stage(64, 2, 100))
 
 
-def new_trainer(folder: Path, stages: tuple[Stage, ...] = STAGES, seed: int = 0) -> Trainer:
+def new_trainer(folder: Path, stages: tuple[Stage, ...] = STAGES, seed: int = 0, begin: int = 0) -> Trainer:
     sam = build_sam("vit_mini")
     initialise(sam, seed)
-    return Trainer(ResizableSam(sam), Settings(folder, stages, 1e-3, seed, torch.device("cpu")))
+    return Trainer(ResizableSam(sam), Settings(folder, stages, begin, 1e-3, seed, torch.device("cpu")))
 
 
 @pytest.fixture(autouse=True)
@@ -46,13 +46,15 @@ def test_the_command_leaves_weights_that_build_sam_reads_and_a_log_and_continues
     assert json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])["size"] == 32
 
 
-def test_training_starts_from_given_weights(tmp_path: Path) -> None:
-    still = ["--device", "cpu", "--stages", "64:2:1", "--learning-rate", "0"]
-    main([*still, "--folder", str(tmp_path / "first"), "--seed", "3"])
+def test_training_goes_on_from_given_weights_whose_steps_count_as_done(tmp_path: Path) -> None:
+    still = ["--device", "cpu", "--learning-rate", "0", "--stages"]
+    main([*still, "64:2:1", "--folder", str(tmp_path / "first"), "--seed", "3"])
     given = tmp_path / "first" / "vit_mini.safetensors"
-    main([*still, "--folder", str(tmp_path / "second"), "--init", str(given)])
+    main([*still, "64:2:1", "32:2:1", "--folder", str(tmp_path / "second"), "--init", str(given)])
     first, second = load_checkpoint(given), load_checkpoint(tmp_path / "second" / "vit_mini.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
+    (line,) = map(json.loads, (tmp_path / "second" / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    assert (line["step"], line["size"]) == (2, 32)
 
 
 @pytest.mark.parametrize("stage", ["64", "64:16", "64:16:0", "64:-1:5", "large:16:4", "64:16:4:1"])
@@ -108,6 +110,8 @@ def test_the_learning_rate_warms_up_then_stays_then_falls_to_a_hundredth(tmp_pat
         assert trainer._learning_rate == pytest.approx(1e-3)
     trainer.step = 2000
     assert trainer._learning_rate == pytest.approx(1e-5)
+    later = new_trainer(tmp_path / "later", trainer.settings.stages, begin=600)
+    assert later._learning_rate == pytest.approx(1e-3 / training.WARM_UP_STEPS)
 
 
 def test_images_are_easy_and_their_objects_bright_until_both_change_little_by_little(tmp_path: Path) -> None:

@@ -23,12 +23,12 @@ def test_a_run_is_drawn_with_samples_of_its_images(tmp_path: Path) -> None:
         {"minutes": 6, "size": 128, "loss": 1.0},
     ]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    show_pretraining.main(["--folder", str(tmp_path), "--to", str(tmp_path / "docs")])
+    show_pretraining.main(["--log", str(tmp_path / "log.jsonl"), "--to", str(tmp_path / "docs")])
     for name in ("pretraining_samples.png", "pretraining_log.png"):
         picture = Image.open(tmp_path / "docs" / name).convert("L")
         assert picture.getextrema()[0] < 50
 
 
 def test_samples_are_drawn_without_a_run(tmp_path: Path) -> None:
-    show_pretraining.main(["--folder", str(tmp_path / "none"), "--to", str(tmp_path)])
+    show_pretraining.main(["--log", str(tmp_path / "none"), "--to", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["pretraining_samples.png"]

@@ -22,7 +22,7 @@ def normal(generator: Generator, shape: tuple[int, ...]) -> Tensor:
     return torch.randn(shape, generator=generator, device=generator.device)
 
 
-def happens(generator: Generator, shape: tuple[int, ...], probability: float) -> Tensor:
+def happens(generator: Generator, shape: tuple[int, ...], probability: float | Tensor) -> Tensor:
     """Booleans that are true with a probability."""
     return torch.rand(shape, generator=generator, device=generator.device) < probability
 

@@ -68,7 +68,7 @@ def jitter_boxes(generator: Generator, boxes: Tensor, size: int) -> Tensor:
     """
     low, high = boxes[..., :2], boxes[..., 2:]
     extent = (high - low).repeat(1, 1, 2)
-    reach = 0.06 * happens(generator, (*boxes.shape[:2], 1), 0.5) * extent + 0.003 * size
+    reach = 0.06 * happens(generator, (*boxes.shape[:2], 1), 0.5) * extent + 0.0015 * size
     moved = boxes + reach * normal(generator, tuple(boxes.shape)).clamp(-2, 2)
     # an edge stays on its own side of the middle, and half a pixel away from it
     middle = (low + high) / 2

@@ -16,7 +16,7 @@ OBJECTS = 14
 GROUP = 2
 """Images that are drawn together and share look and resolution: so few that they stay in a processor's cache."""
 
-FAINT = 0.25
+FAINT = 0.45
 """Share of the objects of the hardest images that can hardly be seen, if at all.
 
 They are asked for like others: who draws a box around such an object knows that it is there, and a round shape within
@@ -26,7 +26,7 @@ the box is the best answer then.
 FEWEST = 5
 """Objects in the easiest images."""
 
-SMALLEST = 24
+SMALLEST = 10
 """Area of the smallest object that is asked for, in pixels of the resolution that its image was taken with."""
 
 
@@ -144,7 +144,7 @@ def _within_bodies(generator: Generator, shapes: Tensor) -> tuple[Tensor, Tensor
 
 def _visible(whole: Tensor) -> Tensor:
     """Masks without what later objects hide; an object that lies within another one counts as a part of it."""
-    few = whole[..., ::4, ::4].flatten(2).float()  # (B, N, pixels)
+    few = whole[..., ::2, ::2].flatten(2).float()  # (B, N, pixels)
     shared = few @ few.transpose(1, 2) / few.sum(2).clamp_min(1).unsqueeze(2)  # (B, of N, in N)
     part_of = shared > 0.85
     masks = whole.clone()

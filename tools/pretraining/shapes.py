@@ -5,17 +5,23 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from pretraining.fields import between, happens, log_between, log_uniform, normal, smooth_noise, uniform
+from pretraining.fields import happens, log_between, log_uniform, normal, smooth_noise, uniform
 
 HARMONICS = range(2, 8)
+
+ROUND = 0.5
+"""Share of the hardest images' shapes that are nearly ellipses, as most organs and lesions are."""
+
+SMALLEST = 0.012
+"""Radius of the smallest shapes, in sides of the image: a spinal cord in a slice of the neck."""
 
 
 def random_shapes(generator: Generator, images: int, count: int, size: int, level: float = 1.0) -> Tensor:
     """Draw shapes as approximate signed distances to their outlines, the largest of an image first.
 
     A shape is a disc whose radius varies with the angle (a random trigonometric polynomial), stretched, bent, turned
-    and warped by a smooth field. Some lose a disc (crescents and rings), a strip (two parts), or whatever a noise field
-    says (rough outlines, many parts).
+    and warped by a smooth field. Some lose a disc (crescents, arches, rings), a strip (two parts), or whatever a noise
+    field says (rough outlines, many parts).
 
     Args:
         generator: source of all choices.
@@ -29,17 +35,18 @@ def random_shapes(generator: Generator, images: int, count: int, size: int, leve
         (B, N, S, S): positive inside, in fractions of the image's side.
     """
     batch = (images, count, 1, 1)
-    radius = log_uniform(generator, batch, log_between(level, 0.13, 0.035), 0.34).sort(dim=1, descending=True).values
-    x, y = _own_coordinates(generator, radius, size)
+    radius = log_uniform(generator, batch, log_between(level, 0.13, SMALLEST), 0.34).sort(dim=1, descending=True).values
+    is_round = happens(generator, batch, ROUND * level)
+    x, y = _own_coordinates(generator, radius, ~is_round, size)
     rho = torch.hypot(x, y).clamp_min(1e-4)
-    distance = _radius_by_angle(generator, x / rho, y / rho, level).sub_(rho)
+    distance = _radius_by_angle(generator, x / rho, y / rho, torch.where(is_round, 0.3, 1.0), level).sub_(rho)
 
-    odd = between(level, 1, 0.5)
+    odd = ~is_round
 
-    # a disc that is cut out: beside the middle it leaves a crescent, in the middle a ring
+    # a disc that is cut out: beside the middle it leaves a crescent or an arch, in the middle a ring
     offset_angle = uniform(generator, batch, 0, 2 * math.pi)
     hollow = happens(generator, batch, 0.05 * odd)
-    offset = uniform(generator, batch, 0.6, 1.1) * ~hollow
+    offset = uniform(generator, batch, 0.3, 1.1) * ~hollow
     hole_radius = torch.where(hollow, uniform(generator, batch, 0.35, 0.65), uniform(generator, batch, 0.5, 0.9))
     hole_radius = torch.where(hollow | happens(generator, batch, 0.12 * odd), hole_radius, -10)
     hole = torch.hypot(x - offset * offset_angle.cos(), y - offset * offset_angle.sin()).sub_(hole_radius)
@@ -57,7 +64,7 @@ def random_shapes(generator: Generator, images: int, count: int, size: int, leve
     return distance.mul_(radius)
 
 
-def _own_coordinates(generator: Generator, radius: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _own_coordinates(generator: Generator, radius: Tensor, bends: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Every pixel's position in the frames of the shapes, where a shape is about a unit disc: (B, N, S, S) each."""
     images, count = radius.shape[:2]
     batch = (images, count, 1, 1)
@@ -74,14 +81,14 @@ def _own_coordinates(generator: Generator, radius: Tensor, size: int) -> tuple[T
     angle = uniform(generator, batch, 0, math.pi)
     along = (x * angle.cos()).add_(y * angle.sin()).div_(radius * stretch)
     across = y.mul_(angle.cos()).sub_(x.mul_(angle.sin())).div_(radius / stretch)
-    bend = torch.where(happens(generator, batch, 0.3), 0.5 * normal(generator, batch), 0)
+    bend = torch.where(bends & happens(generator, batch, 0.3), 0.5 * normal(generator, batch), 0)
     return along, across.add_(bend * (along.square() - 0.3).clamp_max_(2))
 
 
-def _radius_by_angle(generator: Generator, cosine: Tensor, sine: Tensor, level: float) -> Tensor:
+def _radius_by_angle(generator: Generator, cosine: Tensor, sine: Tensor, gain: Tensor, level: float) -> Tensor:
     """A random smooth radius of about 1 at every angle, from the angle's cosine and sine: (B, N, S, S)."""
     batch = (*cosine.shape[:2], 1, 1)
-    roughness = log_uniform(generator, batch, log_between(level, 0.2, 0.02), log_between(level, 0.3, 0.2))
+    roughness = log_uniform(generator, batch, log_between(level, 0.2, 0.02), log_between(level, 0.3, 0.2)) * gain
     radius = torch.ones_like(cosine)
     c, s = cosine, sine
     for order in HARMONICS:

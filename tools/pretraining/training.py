@@ -22,7 +22,7 @@ from pretraining.network import ResizableSam
 from pretraining.prompts import Targets, choose_targets, correcting_clicks, first_clicks, jitter_boxes
 from pretraining.scenes import ALL_LEVELS, Difficulty, generate
 
-PROMPTS = 4
+PROMPTS = 8
 """Objects asked for in an image."""
 
 WEIGHT_DECAY = 0.05
@@ -88,6 +88,7 @@ class Settings:
     Attributes:
         folder: where checkpoint, export and log are written.
         stages: one after another.
+        begin: step to begin with, where the weights have been trained before.
         learning_rate: the highest one.
         seed: of the initial weights and of all images and prompts.
         device: where training runs.
@@ -95,6 +96,7 @@ class Settings:
 
     folder: Path
     stages: tuple[Stage, ...]
+    begin: int
     learning_rate: float
     seed: int
     device: torch.device
@@ -118,7 +120,7 @@ class Trainer:
             _groups(self.parameters), lr=0, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
         )
         self.average = [p.detach().clone() for p in self.parameters.values()]
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds = settings.begin, 0.0
         self.process, self.processes = place_of_process()
         self.generator = Generator(settings.device)
         settings.folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +165,7 @@ class Trainer:
     @property
     def _learning_rate(self) -> float:
         falling = max(0.0, (self.step / self._steps - DECAY_FROM) / (1 - DECAY_FROM))
-        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
+        warm = min(1.0, (self.step + 1 - self.settings.begin) / WARM_UP_STEPS)
         return self.settings.learning_rate * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * falling)) / 2)
 
     @property
@@ -318,6 +320,17 @@ class Trainer:
         with open(self._log_file, "a", encoding="utf-8") as file:
             file.write(line + "\n")
         print(line, flush=True)
+
+
+def steps_of(weights: Path) -> int:
+    """Steps that exported weights have been trained for, as their metadata say; 0 where they say nothing.
+
+    Raises:
+        OSError: there is no such file.
+        safetensors.SafetensorError: the file is none of safetensors.
+    """
+    with safetensors.safe_open(weights, "pt") as file:
+        return int((file.metadata() or {}).get("steps", 0))
 
 
 def _is_used(name: str) -> bool:

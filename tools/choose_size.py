@@ -41,7 +41,7 @@ SIZES = (
 )
 """What is tried beside ``vit_mini``'s other measures."""
 
-ROUNDS = 7
+ROUNDS = 21
 
 
 def on_the_grid(mask: Tensor, size: int, patch: int) -> Tensor:

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--stages",
         type=_stage,
         nargs="+",
-        default=[Stage(64, 8, 3600), Stage(128, 4, 4600)],
+        default=[Stage(64, 8, 3600), Stage(128, 4, 10000), Stage(256, 2, 1150)],
         metavar="SIZE:BATCH:STEPS",
         help="rows and columns of the images, images a step, steps; one stage after another",
     )

@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the folders that docs/data.md lists")
     parser.add_argument("--variant", default="vit_mini")
     parser.add_argument("--checkpoint", help="weights of the SAM, if not those that come with vit_mini")
-    parser.add_argument("--image_size", type=int, default=128)
+    parser.add_argument("--image_size", type=int, default=256)
     parser.add_argument("--only", help="sets whose name contains this")
     parser.add_argument("--to", type=Path, default=Path("runs/zero_shot"), help="folder for the table and the picture")
     arguments = parser.parse_args()

@@ -14,6 +14,9 @@ from nibabel.loadsave import load
 
 from tests.bundles.conftest import Run
 
+FLOAT32 = {"precision": "float32"}
+"""In the launcher's processes "auto" is what the machine has; in this one it is always float32."""
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
@@ -41,6 +44,7 @@ def test_several_processes_report_what_one_reports(
     # four cases for three processes: two for the first, and for one of the others nothing but this one
     (images / "phantom_001.nii.gz").write_bytes(b"no volume")
     options = {"dataset_dir": str(tmp_path / "phantom"), "part": "all", "image_size": 64, "min_foreground": 20}
+    options |= FLOAT32
     run("evaluate", output_dir=str(tmp_path / "one"), **options)
     one = capsys.readouterr().out
     three = torchrun(configs / "evaluate.json", 3, tmp_path, output_dir=tmp_path / "three", **options)
@@ -58,7 +62,7 @@ def test_more_processes_than_images_write_every_mask_once_and_the_first_says_wha
     (tmp_path / "in").mkdir()
     shutil.copy(phantom / "imagesTr" / "phantom_000.nii.gz", tmp_path / "in")
     (tmp_path / "in" / "damaged.nii.gz").write_bytes(b"no volume")
-    options = {"input": str(tmp_path / "in"), "image_size": 64, "preset": "ct_abdomen"}
+    options = {"input": str(tmp_path / "in"), "image_size": 64, "preset": "ct_abdomen"} | FLOAT32
     run("inference", output_dir=str(tmp_path / "one"), **options)
     three = torchrun(configs / "inference.json", 3, tmp_path, output_dir=tmp_path / "three", **options)
     assert three.returncode == 0, three.stderr

@@ -17,6 +17,7 @@ __all__ = [
     "CheckpointOption",
     "DeviceOption",
     "ImageSizeOption",
+    "PrecisionOption",
     "VariantOption",
     "build_for",
     "open_model",
@@ -34,6 +35,12 @@ ImageSizeOption = Annotated[
 ]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...; without, a GPU if there is one.")
+]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision", help="Type of the products: float32, bfloat16, or auto, bfloat16 where the device has it."
+    ),
 ]
 BackendOption = Annotated[
     str,

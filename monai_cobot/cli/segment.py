@@ -19,6 +19,7 @@ from monai_cobot.cli.models import (
     CheckpointOption,
     DeviceOption,
     ImageSizeOption,
+    PrecisionOption,
     VariantOption,
     open_model,
 )
@@ -90,6 +91,7 @@ def segment(
     sam_checkpoint: CheckpointOption = None,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
     backend: BackendOption = "auto",
     cache_dir: Annotated[
         Path | None, typer.Option(help="Folder that keeps image embeddings, for other boxes on the same images.")
@@ -118,7 +120,7 @@ def segment(
     slice_axis = axis or _axis_of(adapter)
     wanted = _wanted(images or [], drawn, prompts, slice_axis)
     target = _targets([image for image, _ in wanted], output, suffix)
-    model = open_model(adapter, sam_variant, sam_checkpoint, image_size, device, backend=backend)
+    model = open_model(adapter, sam_variant, sam_checkpoint, image_size, device, precision, backend)
 
     from monai_cobot.inferers import EmbeddingCache, EndRules, VolumeSession
 

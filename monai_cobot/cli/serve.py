@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from monai_cobot.cli.models import BackendOption, CheckpointOption, DeviceOption, ImageSizeOption, VariantOption
+from monai_cobot.cli.models import (
+    BackendOption,
+    CheckpointOption,
+    DeviceOption,
+    ImageSizeOption,
+    PrecisionOption,
+    VariantOption,
+)
 
 __all__ = ["serve"]
 
@@ -32,6 +39,7 @@ def serve(
     sam_checkpoint: CheckpointOption = None,
     image_size: ImageSizeOption = None,
     device: DeviceOption = None,
+    precision: PrecisionOption = "auto",
     backend: BackendOption = "auto",
     bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle cobot_sam, for training.")] = None,
     allow_origin: Annotated[
@@ -59,6 +67,7 @@ def serve(
         "sam_checkpoint": sam_checkpoint,
         "image_size": image_size,
         "device": device,
+        "precision": precision,
         "backend": backend,
         "train_config": None if bundle is None else train_config(bundle).resolve(),
         "allow_origins": ",".join(allow_origin) if allow_origin else None,

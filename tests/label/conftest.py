@@ -111,6 +111,7 @@ def start(monailabel: None) -> Iterator[Callable[..., Running]]:
     def run(studies: Path, *options: str, address: str = "", **variables: str) -> Running:
         port = free_port()
         arguments = ["serve", "--studies", address or str(studies), "--port", str(port), "--image-size", str(SIZE)]
+        arguments += ["--precision", "float32"]  # as in this process, on every machine
         command = [sys.executable, "-m", "monai_cobot", *arguments, *options]
         servers.append(start_server(command, studies, port, **variables))
         return servers[-1]

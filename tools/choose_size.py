@@ -20,11 +20,9 @@ import torch
 from real_sets import REAL_SETS, RealSet
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from monai_cobot.data import CaseError, load_case
 from monai_cobot.networks import VARIANTS, PromptableSam, build_sam
-from monai_cobot.networks.frame import pad_to_square, resize_longest_side, resized_shape
+from monai_cobot.networks.frame import logits_to_image, pad_to_square, resize_longest_side
 from monai_cobot.reports import mask_dice
 from monai_cobot.transforms import slices_of
 
@@ -46,22 +44,14 @@ ROUNDS = 21
 
 def on_the_grid(mask: Tensor, size: int, patch: int) -> Tensor:
     """A mask (H, W) as the best answer on the decoder's grid gives it back, (H, W)."""
-    height, width = mask.shape
     frame = pad_to_square(resize_longest_side(mask.float()[None, None], size), size)
     cells = F.avg_pool2d(frame, patch // 4) - 0.5
-    rows, columns = resized_shape(height, width, size)
-    logits = F.interpolate(cells, (size, size), mode="bilinear", align_corners=False)[..., :rows, :columns]
-    return F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)[0, 0] > 0
+    return logits_to_image(cells, (mask.shape[0], mask.shape[1]), size)[0, 0] > 0
 
 
 def masks_of(real_set: RealSet, data: Path) -> Iterator[np.ndarray]:
     """The masks that are asked for: (slices, H, W) of each case and label."""
-    for case in tqdm(real_set.cases(data / real_set.folder), desc=real_set.name, unit="case"):
-        try:
-            loaded = load_case(case, list(real_set.labels.values()))
-        except CaseError as error:
-            print(f"left out: {error}")
-            continue
+    for loaded in real_set.load(data):
         for value in real_set.labels.values():
             slices = slices_of(loaded.mask(value)[None], "axial")[:, 0]
             asked = slices[slices.sum((1, 2)) >= real_set.min_foreground]

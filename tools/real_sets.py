@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from monai_cobot.data import Case, MaskFile, open_dataset
+from tqdm import tqdm
+
+from monai_cobot.data import Case, CaseError, LoadedCase, MaskFile, load_case, open_dataset
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,16 @@ class RealSet:
     labels: dict[str, int]
     preset: str
     min_foreground: int
+
+    def load(self, data: Path) -> Iterator[LoadedCase]:
+        """Its cases below the data folder, with a progress bar; one that cannot be used is said and left out."""
+        for case in tqdm(self.cases(data / self.folder), desc=self.name, unit="case"):
+            try:
+                loaded = load_case(case, list(self.labels.values()))
+            except CaseError as error:
+                print(f"left out: {error}")
+                continue
+            yield loaded
 
 
 def _busi(kind: str) -> Callable[[Path], list[Case]]:

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from real_sets import REAL_SETS, RealSet
 from torch import Tensor
-from tqdm import tqdm
 
-from monai_cobot.data import CaseError, LoadedCase, load_case
+from monai_cobot.data import LoadedCase
 from monai_cobot.files import write_atomically
 from monai_cobot.networks import PromptableSam, build_sam
 from monai_cobot.reports import MaskScores, OverlaySample, mask_dice, overlay_sheet, score_mask
@@ -108,12 +107,7 @@ def measure(
     """Scores of a set, label -> a dictionary a case, and the middle slice of its first case for the picture."""
     scores: dict[str, list[dict[tuple[str, int | None], MaskScores]]] = {label: [] for label in real_set.labels}
     shown: OverlaySample | None = None
-    for case in tqdm(real_set.cases(data / real_set.folder), desc=real_set.name, unit="case"):
-        try:
-            loaded = load_case(case, list(real_set.labels.values()))
-        except CaseError as error:
-            print(f"left out: {error}")
-            continue
+    for loaded in real_set.load(data):
         for label, value in real_set.labels.items():
             slices = list(ask(network, loaded, value, real_set))
             if not slices:
@@ -128,7 +122,7 @@ def measure(
                     "before": None,
                     "after": mask,
                     "box": middle.box,
-                    "title": f"{real_set.name}: {case.name}, {label}, slice {middle.index}",
+                    "title": f"{real_set.name}: {loaded.case.name}, {label}, slice {middle.index}",
                     "dice_before": None,
                     "dice_after": mask_dice(mask, middle.truth),
                 }

@@ -88,6 +88,26 @@ def pad_to_square(image: Tensor, size: int, value: float = 0.0) -> Tensor:
     return F.pad(image, (0, size - width, 0, size - height), value=value)
 
 
+def logits_to_image(logits: Tensor, image_shape: tuple[int, int], size: int) -> Tensor:
+    """Bring the mask decoder's answers back to the image, as ``Sam.postprocess_masks`` of segment_anything does.
+
+    Args:
+        logits: (B, N, h, w) over SAM's frame, at any resolution.
+        image_shape: H, W, rows and columns of the image.
+        size: length of a side of SAM's frame, in pixels.
+
+    Returns:
+        (B, N, H, W).
+    """
+    height, width = resized_shape(*image_shape, size)
+    if logits.shape[-2:] != (size, size):
+        logits = F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
+    logits = logits[..., :height, :width]
+    if logits.shape[-2:] != image_shape:
+        logits = F.interpolate(logits, image_shape, mode="bilinear", align_corners=False)
+    return logits
+
+
 def boxes_to_sam_frame(boxes: Tensor, shape: tuple[int, int], size: int) -> Tensor:
     """Convert boxes of an image to the coordinates that SAM's prompt encoder takes.
 

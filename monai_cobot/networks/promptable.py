@@ -17,10 +17,10 @@ from monai_cobot.networks.decoding import decode_classes, decode_masks
 from monai_cobot.networks.encoder import use_own_encoder
 from monai_cobot.networks.frame import (
     boxes_to_sam_frame,
+    logits_to_image,
     pad_to_square,
     points_to_sam_frame,
     resize_longest_side,
-    resized_shape,
 )
 from monai_cobot.networks.precision import WORTH_HOLDING, HeldWeights, autocast_to, computing_type
 from monai_cobot.networks.prompts import embed_boxes, embed_points
@@ -109,7 +109,7 @@ class PromptableSam(nn.Module):
         else:
             with self._autocast():
                 logits = decode_classes(self.sam, head, embedding)
-            logits = self._resize_to_image(logits.float(), image_shape)
+            logits = logits_to_image(logits.float(), image_shape, self.sam.image_encoder.img_size)
         if isinstance(image, MetaTensor):
             return MetaTensor(logits).copy_meta_from(image)
         return logits
@@ -258,18 +258,7 @@ class PromptableSam(nn.Module):
         """``decode`` for the tokens (B, N, T, C) of the prompts."""
         with self._autocast():
             logits, quality = decode_masks(self.sam, embedding, sparse)
-        return self._resize_to_image(logits.float(), image_shape), quality.float()
-
-    def _resize_to_image(self, logits: Tensor, image_shape: tuple[int, int]) -> Tensor:
-        """(B, N, 4 h, 4 w) over SAM's frame -> (B, N, H, W) over the image, as ``Sam.postprocess_masks``."""
-        size = self.sam.image_encoder.img_size
-        height, width = resized_shape(*image_shape, size)
-        if logits.shape[-2:] != (size, size):
-            logits = F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
-        logits = logits[..., :height, :width]
-        if logits.shape[-2:] != image_shape:
-            logits = F.interpolate(logits, image_shape, mode="bilinear", align_corners=False)
-        return logits
+        return logits_to_image(logits.float(), image_shape, self.sam.image_encoder.img_size), quality.float()
 
 
 def _plain(tensor: Tensor) -> Tensor:

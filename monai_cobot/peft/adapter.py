@@ -263,9 +263,7 @@ class Adapter:
                 merged.
         """
         modules = self._adapted_modules()
-        for module in modules:
-            if module.not_mergeable is not None:
-                raise TypeError(module.not_mergeable)
+        _check_mergeable(modules)
         self._merge(modules)
 
     def prepare_for_inference(self) -> Sam:
@@ -288,9 +286,13 @@ class Adapter:
         """Take the adapter out of SAM's weights again; they are then what they were, bit for bit.
 
         Raises:
-            TypeError: if the method cannot be merged.
+            TypeError: if nothing is merged, for the method cannot be.
         """
-        for module in self._adapted_modules():
+        modules = self._adapted_modules()
+        merged = [module for module in modules if module.merged]
+        if not merged:
+            _check_mergeable(modules)
+        for module in merged:
             module.unmerge()
 
     def remove(self) -> None:
@@ -335,6 +337,12 @@ class Adapter:
             self._refresh_hook.remove()
             del self.sam.image_encoder.orchestrator
             self.orchestration = None
+
+
+def _check_mergeable(modules: list[AdaptedModule]) -> None:
+    for module in modules:
+        if module.not_mergeable is not None:
+            raise TypeError(module.not_mergeable)
 
 
 def _fit(module: AdaptedModule, original: nn.Module) -> None:

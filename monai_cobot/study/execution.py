@@ -36,6 +36,7 @@ def run_study(plan: Plan) -> dict[Run, str]:
         The runs that are not done, and why.
 
     Raises:
+        ValueError: a run was done with other weights of the SAM than those before it.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the current run has kept what it reached.
     """
     with _terminated_as_interrupted():
@@ -97,6 +98,7 @@ class _Execution:
             failure = read_failure(folder)
             tqdm.write(f"failed: {run}: {failure.reason if failure else 'no reason was given'}")
             return
+        self.plan.check_weights()
         dice = record.dice()
         reached = "diverged" if dice is None else f"DSC {dice:.3f}"
         seconds = round(time.monotonic() - began)

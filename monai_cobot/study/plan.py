@@ -199,7 +199,7 @@ class Plan:
             ValueError: a run was done with other options, or with other weights than the runs before it; names it, and
                 what differs.
         """
-        self._check_weights()
+        self.check_weights()
         for run in self.runs:
             record = self.record(run)
             if record is None:
@@ -216,8 +216,12 @@ class Plan:
                     "delete this folder to do it again, or name another output folder."
                 )
 
-    def _check_weights(self) -> None:
-        """Of one SAM, all runs have the same weights; a package may bring others than the one before it."""
+    def check_weights(self) -> None:
+        """Refuse runs of one SAM with different weights: a package may bring others than the one before it.
+
+        Raises:
+            ValueError: there are such; names two of them.
+        """
         of_first: dict[tuple[Any, ...], tuple[str, Run]] = {}
         for run in self.runs:
             record = self.record(run)

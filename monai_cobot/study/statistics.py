@@ -13,8 +13,6 @@ from monai_cobot.study.records import Record
 
 __all__ = ["PairedTest", "compare_records", "holm", "paired_test", "patient_scores"]
 
-CONFIDENCE = 0.95
-
 
 @dataclass(frozen=True)
 class PairedTest:
@@ -59,9 +57,10 @@ def compare_records(base: Sequence[Record], other: Sequence[Record], patients: M
     def scores(records: Sequence[Record]) -> dict[str, float]:
         return patient_scores(records, patients, shared)
 
+    test = paired_test(scores(base), scores(other))
     pairs = [(scores([before]), scores([after])) for before, after in zip(base, other, strict=True)]
     gains = [fmean(after[patient] - before[patient] for patient in before) for before, after in pairs]
-    return replace(paired_test(scores(base), scores(other)), seed_gains=tuple(gains))
+    return replace(test, seed_gains=tuple(gains))
 
 
 def patient_scores(
@@ -132,7 +131,7 @@ def _interval(differences: Sequence[float]) -> tuple[float, float] | None:
     found = bootstrap(
         (differences,),
         np.mean,
-        confidence_level=CONFIDENCE,
+        confidence_level=0.95,
         method="percentile",
         random_state=np.random.default_rng(0),  # the same table of the same runs
     ).confidence_interval

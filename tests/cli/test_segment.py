@@ -129,6 +129,14 @@ def test_the_backend_can_be_chosen(cobot, image, adapter_folder, tmp_path):
     assert "expected one of auto, eager, compile, openvino" in " ".join(ended.err.split())
 
 
+def test_the_precision_reaches_the_network(cobot, image, tmp_path):
+    ended = cobot("segment", image, "--box", BOX, "--precision", "bfloat16", "-o", tmp_path)
+    assert ended.code == 0, ended.err
+    ended = cobot("segment", image, "--box", BOX, "--precision", "half", "-o", tmp_path)
+    assert ended.code == 1
+    assert "expected one of auto, float32, bfloat16" in " ".join(ended.err.split())
+
+
 def test_a_mask_is_the_one_of_the_session_on_the_images_grid(cobot, image, adapter_folder, tmp_path):
     ended = cobot(
         "segment", image, "--box", BOX, "--adapter", adapter_folder, "-o", tmp_path / "mask.nrrd", "--label", 7

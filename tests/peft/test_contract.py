@@ -331,6 +331,9 @@ def test_what_is_prepared_for_inference_computes_the_same_with_all_merged_that_c
     }
     adapter.load_state_dict(adapter.state_dict())
     torch.testing.assert_close(predict(tiny_sam, image), before, rtol=1e-4, atol=1e-4)
+    if any(merged.values()):
+        adapter.unmerge()
+    assert not any(module.merged for module in tiny_sam.modules() if isinstance(module, AdaptedModule))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.method in NOT_MERGEABLE], ids=repr)

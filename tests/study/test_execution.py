@@ -4,6 +4,8 @@ import json
 import threading
 import time
 
+import pytest
+
 from monai_cobot.study import Run, run_study, write_report
 from monai_cobot.study.execution import _process_of
 from monai_cobot.study.plan import write_orders
@@ -88,6 +90,17 @@ def test_a_run_that_was_killed_goes_on_from_its_last_epoch(content, plan_of):
     assert run_study(plan) == {}
     assert "resumed after epoch" in (folder / "log.txt").read_text(encoding="utf-8")
     assert plan.record(run).epochs == 4
+
+
+def test_a_study_stops_where_the_weights_are_others_than_those_of_runs_before(content, plan_of):
+    content["methods"] = {"SAM": {"method": "freeze"}, "LoRA": LORA}
+    plan = plan_of(content)
+    first, second = plan.runs
+    before = Record(plan.settings(first), [("phantom_006", "liver", 0.5)], base_sha256="a" * 64)
+    write_orders(plan, first)
+    write_record(plan.folder_of(first), before)
+    with pytest.raises(ValueError, match=f"{second} was done with other weights of the SAM"):
+        run_study(plan)
 
 
 def test_a_run_that_another_process_has_is_waited_for_and_not_done_twice(content, plan_of):

@@ -4,6 +4,7 @@ from statistics import fmean
 import pytest
 from PIL import Image
 
+from monai_cobot import __version__
 from monai_cobot.networks import build_sam
 from monai_cobot.peft import adapt, save_adapter
 from monai_cobot.peft.io import read_adapter_config
@@ -214,7 +215,7 @@ def test_the_report_names_runs_that_are_not_done_and_draws_the_widths(content, p
     files = write_report(plan, {Run("phantom", "LoRA + COBOT", 0): "out of memory"})
     assert [path.name for path in files] == ["results.md", "results.csv", "scores.csv", "tests.csv", "widths.png"]
     text = files[0].read_text(encoding="utf-8")
-    assert "2 of 9 runs are done (monai_cobot 0.1.0, cpu)." in text
+    assert f"2 of 9 runs are done (monai_cobot {__version__}, cpu)." in text
     assert "- phantom · LoRA + COBOT · seed 0: out of memory" in text
     assert "| fixed, random |" in text
     assert "| LoRA         |        1.5 |             700 |        3.00 |" in text

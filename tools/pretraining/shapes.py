@@ -36,12 +36,10 @@ def random_shapes(generator: Generator, images: int, count: int, size: int, leve
     """
     batch = (images, count, 1, 1)
     radius = log_uniform(generator, batch, log_between(level, 0.13, SMALLEST), 0.34).sort(dim=1, descending=True).values
-    is_round = happens(generator, batch, ROUND * level)
-    x, y = _own_coordinates(generator, radius, ~is_round, size)
+    odd = ~happens(generator, batch, ROUND * level)
+    x, y = _own_coordinates(generator, radius, odd, size)
     rho = torch.hypot(x, y).clamp_min(1e-4)
-    distance = _radius_by_angle(generator, x / rho, y / rho, torch.where(is_round, 0.3, 1.0), level).sub_(rho)
-
-    odd = ~is_round
+    distance = _radius_by_angle(generator, x / rho, y / rho, torch.where(odd, 1.0, 0.3), level).sub_(rho)
 
     # a disc that is cut out: beside the middle it leaves a crescent or an arch, in the middle a ring
     offset_angle = uniform(generator, batch, 0, 2 * math.pi)

@@ -327,8 +327,9 @@ def steps_of(weights: Path) -> int:
 
     Raises:
         OSError: there is no such file.
-        safetensors.SafetensorError: the file is none of safetensors.
     """
+    if weights.suffix != ".safetensors":
+        return 0
     with safetensors.safe_open(weights, "pt") as file:
         return int((file.metadata() or {}).get("steps", 0))
 

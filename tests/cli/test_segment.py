@@ -130,9 +130,9 @@ def test_the_backend_can_be_chosen(cobot, image, adapter_folder, tmp_path):
 
 
 def test_the_precision_reaches_the_network(cobot, image, tmp_path):
-    ended = cobot("segment", image, "--box", BOX, "--precision", "bfloat16", "-o", tmp_path)
+    ended = cobot("segment", image, "--box", BOX, "--precision", "bfloat16", "-o", tmp_path / "mask.nrrd")
     assert ended.code == 0, ended.err
-    ended = cobot("segment", image, "--box", BOX, "--precision", "half", "-o", tmp_path)
+    ended = cobot("segment", image, "--box", BOX, "--precision", "half", "-o", tmp_path / "mask.nrrd")
     assert ended.code == 1
     assert "expected one of auto, float32, bfloat16" in " ".join(ended.err.split())
 

@@ -16,7 +16,7 @@ def test_the_python_example_runs_as_it_stands(repository, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     run_example(repository / "README.md")
     assert capsys.readouterr().out.startswith("{'encoder': ")
-    assert (tmp_path / "runs" / "mine" / "adapter_config.json").exists()
+    assert (tmp_path / "runs" / "in_python" / "adapter_config.json").exists()
 
 
 def test_the_example_of_a_session_segments_a_ball_as_it_stands(repository, tmp_path, monkeypatch):
@@ -27,7 +27,7 @@ def test_the_example_of_a_session_segments_a_ball_as_it_stands(repository, tmp_p
     noise = np.random.default_rng(0).normal(0, 10, ball.shape)
     monkeypatch.chdir(tmp_path)
     save(Nifti1Image((noise + np.where(ball, 120, -60)).astype(np.int16), np.diag([-1, -1, 2, 1])), "scan.nii.gz")
-    save_adapter(adapt(build_sam("vit_mini"), "lora"), "runs/mine", preset="ct_abdomen")
+    save_adapter(adapt(build_sam("vit_mini", image_size=128), "lora"), "runs/mine/best", preset="ct_abdomen")
     run_example(repository / "docs" / "python.md")
     found = load("labels.nii.gz").get_fdata() == 1
     assert 2 * (found & ball).sum() / (found.sum() + ball.sum()) > 0.8

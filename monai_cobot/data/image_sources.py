@@ -42,21 +42,24 @@ def open_images(
 
     Raises:
         FileNotFoundError: where there is nothing at a path.
+        NotADirectoryError: where ``prompts`` lists boxes and ``images`` is no folder.
         ValueError: where no image is found, a list cannot be understood, a mask is missing for every image, or two
             images would have the same name.
     """
     if axis not in SLICE_AXES:
         raise ValueError(f"unknown slice axis {axis!r}; choose one of {', '.join(SLICE_AXES)}.")
     if prompts is not None and not Path(prompts).is_dir():
-        folder = None if images is None or not Path(images).is_dir() else images
-        return list(read_prompts(prompts, axis, folder))
+        if images is not None and not Path(images).is_dir():
+            kind = NotADirectoryError if Path(images).exists() else FileNotFoundError
+            raise kind(f"{images}: {prompts} lists its images itself; give the folder that its paths are relative to.")
+        return list(read_prompts(prompts, axis, images))
     if images is None:
         raise ValueError(f"{prompts}: masks in a folder belong to images; name their folder too.")
     found = _find(Path(images))
     named = name_images(list(found), Path(images))
     masks = dict(found)
     if prompts is not None:
-        masks |= _masks_of(named, Path(prompts))
+        masks |= _masks_of(named, Path(images), Path(prompts))
     label = next(iter(labels.values())) if labels and len(labels) == 1 else 1
     sources: list[PromptSource] = []
     for name, image in named.items():
@@ -88,7 +91,8 @@ def _images_below(folder: Path) -> list[Path]:
     """The images in a folder and below; the slices of a DICOM series are one, by the folder in which they lie."""
     images: dict[Path, None] = {}
     for path in sorted(folder.rglob("*")):
-        if path.name.startswith(".") or path.name.upper() == "DICOMDIR" or not path.is_file():
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or path.name.upper() == "DICOMDIR" or not path.is_file():
             continue
         if _is_dicom(path):
             images[path.parent] = None
@@ -121,11 +125,14 @@ def _listed(path: Path) -> dict[Path, Path | None]:
             raise ValueError(
                 f'{path}: an entry must be a path, or "image" and "label" with a path each, not {entry!r}.'
             )
-        found[listed_file(path.parent, image)] = None if mask is None else listed_file(path.parent, mask)
+        file = listed_file(path.parent, image)
+        if file in found:
+            raise ValueError(f"{path}: {image} is listed twice; put its labels into one label map, or into two lists.")
+        found[file] = None if mask is None else listed_file(path.parent, mask)
     return found
 
 
-def _masks_of(named: Mapping[str, Path], folder: Path) -> dict[Path, Path]:
+def _masks_of(named: Mapping[str, Path], images: Path, folder: Path) -> dict[Path, Path]:
     """image -> the mask of its name; an image without one gets the path where it is expected, and is reported."""
     masks: dict[str, Path] = {}
     for path in _images_below(folder):
@@ -133,7 +140,10 @@ def _masks_of(named: Mapping[str, Path], folder: Path) -> dict[Path, Path]:
     found: dict[Path, Path] = {}
     for name, image in named.items():
         key = Path(name).as_posix()
-        wanted = (key, f"{key}_mask", f"{key}_seg")
+        keys = [key]
+        if images.is_dir():  # where all images lie in one folder below, their names do not say which
+            keys.append(without_ending(image.relative_to(images).as_posix()))
+        wanted = [one + ending for one in keys for ending in ("", "_mask", "_seg")]
         found[image] = next((masks[one] for one in wanted if one in masks), folder / f"{key}.nii.gz")
     if not any(path.exists() for path in found.values()):
         first = next(iter(named))

@@ -6,6 +6,7 @@ A layout is a function from a folder to a `CaseFolder`, or to None where the fol
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +61,9 @@ def read_msd(root: Path) -> CaseFolder | None:
     if any(content.get(part) for part in ("training", "validation")):
         cases = _listed_cases(content, description)
     else:
-        cases = [
-            *_paired_cases(root / "imagesTr", root / "labelsTr", "training" if (root / "imagesVal").is_dir() else None),
-            *_paired_cases(root / "imagesVal", root / "labelsVal", "validation"),
-        ]
+        validation = _paired_cases(root / "imagesVal", root / "labelsVal", "validation")
+        training = _paired_cases(root / "imagesTr", root / "labelsTr", "training" if validation else None)
+        cases = [*training, *validation]
     return CaseFolder(tuple(cases), _named_labels(content.get("labels", {}), description), _modality(content))
 
 
@@ -71,7 +71,8 @@ def read_data_list(path: Path) -> CaseFolder | None:
     """A MONAI data list: ``{"training": [{"image": ..., "label": ...}], "validation": [...], "labels": {...}}``.
 
     Paths are relative to the file. An entry may also say "patient" and "name"; "label" may be a list of files with
-    label maps. ``path`` is the file itself, or a folder that holds just one ``.json``.
+    label maps. Without a name, a case is named after its image's file, and after its folder too where several files
+    have the same name (``p1/ct.nii.gz``, ``p2/ct.nii.gz``). ``path`` is the file itself, or a folder that holds just one ``.json``.
 
     Raises:
         ValueError: for a list that cannot be understood.
@@ -220,7 +221,7 @@ def _modality(content: Mapping[str, Any]) -> str:
 
 def _listed_cases(content: Mapping[str, Any], path: Path) -> list[Case]:
     """Cases of a MONAI data list; they have a split only where the list itself has cases for validation."""
-    cases = []
+    listed: list[tuple[str, Mapping[str, Any], Path]] = []
     for part in ("training", "validation"):
         entries = content.get(part) or []
         if not isinstance(entries, list):
@@ -231,17 +232,24 @@ def _listed_cases(content: Mapping[str, Any], path: Path) -> list[Case]:
             masks = entry["label"] if isinstance(entry["label"], list) else [entry["label"]]
             if not all(isinstance(file, str) for file in (entry["image"], *masks)):
                 raise ValueError(f'{path}: an entry of "{part}" names no files: {entry!r}.')
-            image = listed_file(path.parent, entry["image"])
-            name = str(entry.get("name", without_ending(image.name)))
-            cases.append(
-                Case(
-                    name=name,
-                    image=image,
-                    masks=tuple(MaskFile(listed_file(path.parent, mask)) for mask in masks),
-                    patient=str(entry.get("patient", name)),
-                    split=part if content.get("validation") else None,
-                )
+            listed.append((part, entry | {"label": masks}, listed_file(path.parent, entry["image"])))
+    files = Counter(without_ending(image.name) for _, _, image in listed)
+    cases = []
+    for part, entry, image in listed:
+        file = without_ending(image.name)
+        name = str(entry.get("name", file if files[file] == 1 else f"{image.parent.name}_{file}"))
+        first_channel = image.with_name(f"{file}_0000{image.name[len(file) :]}")  # nnU-Net's lists leave the ending out
+        if not image.exists() and first_channel.exists():
+            image = first_channel
+        cases.append(
+            Case(
+                name=name,
+                image=image,
+                masks=tuple(MaskFile(listed_file(path.parent, mask)) for mask in entry["label"]),
+                patient=str(entry.get("patient", name)),
+                split=part if content.get("validation") else None,
             )
+        )
     return cases
 
 
@@ -263,7 +271,8 @@ def _image_files(folder: Path) -> list[Path]:
 def _named_labels(labels: Any, path: Path) -> dict[str, int]:
     """name -> value without background, from {"1": "liver"} (MSD), {"liver": 1} (nnU-Net) or ["liver"]."""
     if isinstance(labels, list):
-        labels = {name: value for value, name in enumerate(labels, start=1)}
+        has_background = bool(labels) and str(labels[0]).lower() == "background"
+        labels = {name: value for value, name in enumerate(labels, start=0 if has_background else 1)}
     if not isinstance(labels, dict):
         raise ValueError(f'{path}: "labels" must be an object such as {{"1": "liver"}} or {{"liver": 1}}.')
     named = {}

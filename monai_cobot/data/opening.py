@@ -117,7 +117,7 @@ def _choose_labels(named: dict[str, int], label: str | int | Sequence[str | int]
 
 
 def _preset_for(modality: str, root: Path) -> str:
-    for beginning, preset in (("CT", "ct_sam_cobot"), ("MR", "mr"), ("US", "ultrasound")):
+    for beginning, preset in (("CT", "ct_sam_cobot"), ("MR", "mr"), ("US", "ultrasound"), ("ULTRASOUND", "ultrasound")):
         if modality.upper().startswith(beginning):
             return preset
     raise ValueError(

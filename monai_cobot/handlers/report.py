@@ -96,6 +96,6 @@ class TrainingReport:
     def _interrupted(self, engine: Workflow, error: BaseException) -> None:
         if not isinstance(error, KeyboardInterrupt):
             raise error
-        print(f"\nStopped in epoch {engine.state.epoch}. Run again with --resume True to go on.")
+        print(f"\nStopped in epoch {engine.state.epoch}. Run the same command again with --resume at its end to go on.")
         self._report(engine)
         raise SystemExit(130) from error

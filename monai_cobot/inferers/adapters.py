@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -19,7 +20,7 @@ from monai_cobot.networks import PromptableSam, accelerate, base_weights_sha256
 from monai_cobot.networks._segment_anything import Sam
 from monai_cobot.networks.backends import AcceleratedSam, choose_backend
 from monai_cobot.networks.sam import variant_of
-from monai_cobot.peft import load_adapter, read_adapter_config
+from monai_cobot.peft import AdapterConfig, load_adapter, read_adapter_config
 from monai_cobot.peft.io import WEIGHTS_FILE
 
 __all__ = ["AdaptedSam", "AdapterShelf"]
@@ -81,7 +82,7 @@ class AdapterShelf:
         bare = PromptableSam(self._sam, precision)
         choose_backend(bare, backend)  # what cannot run here says so before an adapter is loaded
         self._held_weights = bare.held_weights  # one place for all adapters
-        self._loaded: dict[tuple[Path, str], AdaptedSam] = {}
+        self._loaded: dict[Path, tuple[AdapterConfig, AdaptedSam]] = {}
         # the last one made of every encoder that is in use; who forgets an adapter has its memory back
         self._of_encoder: WeakValueDictionary[str, AcceleratedSam] = WeakValueDictionary()
 
@@ -103,8 +104,8 @@ class AdapterShelf:
         """
         folder = Path(folder).resolve()
         config = read_adapter_config(folder)
-        key = (folder, config.weights_sha256)
-        if key not in self._loaded:
+        of_config, adapted = self._loaded.get(folder, (None, None))
+        if adapted is None or of_config != config:
             twin = _twin(self._sam, _tensor_names(folder))
             twin.known_sha256 = self._base_sha256  # a second for ViT-B that is not spent on every adapter
             adapter = load_adapter(twin, folder)
@@ -112,16 +113,17 @@ class AdapterShelf:
             encodes_anew = adapter.count_parameters()["encoder"] > 0
             twin.requires_grad_(False).eval()
             weights = f"{self._base_sha256} {config.weights_sha256}" if encodes_anew else self._base_sha256
-            self._loaded[key] = self._adapted(
+            adapted = self._adapted(
                 folder.name, twin, weights, config.preset, config.details.get("axis", "axial"), config.labels
             )
-        return self._loaded[key]
+            self._loaded[folder] = config, adapted
+        return adapted
 
     def forget(self, adapted: AdaptedSam) -> None:
         """Give the memory of an adapter back."""
-        for key, value in list(self._loaded.items()):  # which another thread may add to meanwhile
-            if value is adapted:
-                self._loaded.pop(key, None)
+        for folder, (_, loaded) in list(self._loaded.items()):  # which another thread may add to meanwhile
+            if loaded is adapted:
+                self._loaded.pop(folder, None)
 
     def _adapted(
         self,
@@ -134,7 +136,9 @@ class AdapterShelf:
     ) -> AdaptedSam:
         promptable = PromptableSam(sam, self._precision, self._held_weights)
         size, dtype = sam.image_encoder.img_size, str(promptable.computing_type()).removeprefix("torch.")
-        digest = hashlib.sha256(weights.encode()).hexdigest()[:32]
+        # images are resized and normalised on the way to an embedding, which another release may do differently
+        made_by = [f"{package}-{version(package)}" for package in ("monai_cobot", "torch")]
+        digest = hashlib.sha256(" ".join([weights, self._backend, *made_by]).encode()).hexdigest()[:32]
         source = f"embeddings_{variant_of(sam)}_{size}_{dtype}_{digest}"
         network = accelerate(promptable, self._backend, beside=self._of_encoder.get(source))
         self._of_encoder[source] = network

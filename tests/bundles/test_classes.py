@@ -106,6 +106,7 @@ def test_masks_hold_the_labels_values_wherever_the_network_sees_them(
             {"label": ["right kidney", "liver"]},
             "the classes liver, right kidney, in this order, and not right kidney, liver",
         ),
+        ("inference", {"label": "liver"}, "the classes liver, right kidney, in this order, and not liver"),
         ("inference", {"prompts": "boxes.csv"}, "segments classes without prompts; leave prompts out"),
     ],
 )

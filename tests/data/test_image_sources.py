@@ -12,7 +12,7 @@ from tests.data.conftest import Write, case_arrays
 
 @pytest.fixture
 def root(tmp_path: Path, write_nifti: Write) -> Path:
-    for name in ("a.nii.gz", "b/a.nii.gz", ".hidden.nii.gz"):
+    for name in ("a.nii.gz", "b/a.nii.gz", ".hidden.nii.gz", ".half_written/c.nii.gz"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         write_nifti(tmp_path / "in" / name, case_arrays()[0])
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "in" / "notes.PNG")
@@ -58,6 +58,18 @@ def test_masks_in_a_folder_find_their_images_and_a_missing_one_costs_only_its_im
         open_images(root / "in", root / "masks")
 
 
+def test_masks_are_found_in_the_folders_of_their_images_also_where_there_is_only_one(
+    root: Path, write_nifti: Write
+) -> None:
+    (root / "in" / "a.nii.gz").unlink()
+    (root / "in" / "notes.PNG").unlink()
+    (root / "masks" / "b").mkdir(parents=True)
+    write_nifti(root / "masks" / "b" / "a.nii.gz", case_arrays()[1])
+    (source,) = open_images(root / "in", root / "masks")
+    assert source.name == "a"
+    assert root / "masks" / "b" / "a.nii.gz" in source.files
+
+
 def test_a_data_list_names_images_with_masks_and_without(root: Path, write_nifti: Write) -> None:
     write_nifti(root / "mask.nii.gz", case_arrays()[1])
     content = {
@@ -92,6 +104,9 @@ def test_listed_boxes_may_be_relative_to_the_folder_of_the_images(root: Path) ->
         ("numbers.json", None, "not 3"),
         ("object.json", None, "a list of images is expected"),
         ("in", "missing.csv", "no such file"),
+        ("in/a.nii.gz", "boxes.csv", "lists its images itself"),
+        ("missing", "boxes.csv", "lists its images itself"),
+        ("twice.json", None, "in/a.nii.gz is listed twice"),
     ],
 )
 def test_what_cannot_be_used_is_named(root: Path, images: str | None, prompts: str | None, said: str) -> None:
@@ -99,5 +114,7 @@ def test_what_cannot_be_used_is_named(root: Path, images: str | None, prompts: s
     (root / "list.json").write_text("[", encoding="utf-8")
     (root / "numbers.json").write_text("[3]", encoding="utf-8")
     (root / "object.json").write_text('{"testing": "a.nii.gz"}', encoding="utf-8")
-    with pytest.raises((ValueError, FileNotFoundError), match=said):
+    entry = {"image": "in/a.nii.gz", "label": "mask.nii.gz"}
+    (root / "twice.json").write_text(json.dumps([entry, entry]), encoding="utf-8")
+    with pytest.raises((ValueError, OSError), match=said):
         open_images(images and root / images, prompts and root / prompts)

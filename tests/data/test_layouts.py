@@ -22,7 +22,7 @@ def test_the_decathlon_layout_is_read_with_its_list_labels_and_modality(write_ms
     assert folder.modality == "CT"
 
 
-@pytest.mark.parametrize("labels", [{"1": "block", "0": "background"}, {"background": 0, "block": 1}, ["block"]])
+@pytest.mark.parametrize("labels", [{"1": "block", "0": "background"}, {"background": 0, "block": 1}, ["block"], ["background", "block"]])
 def test_labels_are_understood_in_every_form(write_msd: Write, labels: object) -> None:
     assert read_layout(write_msd({"a": case_arrays()}, labels=labels), ["msd"]).labels == {"block": 1}
 
@@ -46,8 +46,19 @@ def test_pairs_of_files_need_no_description(write_nifti: Write, tmp_path: Path) 
     assert [(case.name, case.image.name, case.split) for case in folder.cases] == [("x", "x_0000.nii.gz", None)]
     assert discover_labels(folder.cases) == {"label 1": 1, "label 2": 2}
     write_nifti("imagesVal/y.nii.gz", image)
+    assert [case.split for case in read_layout(tmp_path, ["msd"]).cases] == [None]  # images without masks are no split
     write_nifti("labelsVal/y.nii.gz", labels)
     assert [case.split for case in read_layout(tmp_path, ["msd"]).cases] == ["training", "validation"]
+
+
+def test_a_list_of_nnu_net_finds_first_channels(write_nifti: Write, tmp_path: Path) -> None:
+    image, labels = case_arrays()
+    write_nifti("imagesTr/x_0000.nii.gz", image)
+    write_nifti("labelsTr/x.nii.gz", labels)
+    content = {"training": [{"image": "./imagesTr/x.nii.gz", "label": "./labelsTr/x.nii.gz"}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+    (case,) = read_layout(tmp_path, ["msd"]).cases
+    assert (case.name, case.image) == ("x", tmp_path / "imagesTr" / "x_0000.nii.gz")
 
 
 def test_busi_masks_find_their_image(tmp_path: Path) -> None:
@@ -102,6 +113,14 @@ def test_a_data_list_says_patient_name_and_several_masks(tmp_path: Path) -> None
         assert folder.labels == {"tumour": 4}
 
 
+def test_listed_images_of_the_same_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    images = ["p1/ct.nii.gz", "p2/ct.mha", "p3/scan.nii.gz"]
+    content = {"training": [{"image": image, "label": "mask.nii.gz"} for image in images]}
+    (tmp_path / "list.json").write_text(json.dumps(content), encoding="utf-8")
+    cases = read_layout(tmp_path, ["data_list"]).cases
+    assert [case.name for case in cases] == [case.patient for case in cases] == ["p1_ct", "p2_ct", "scan"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -113,8 +132,8 @@ def test_a_data_list_says_patient_name_and_several_masks(tmp_path: Path) -> None
         ('{"training": 5}', '"training" must be a list'),
         ('{"training": [{"image": 3, "label": 4}]}', "names no files"),
         (
-            '{"training": [{"image": "a.nii", "label": "b"}, {"image": "x/a.nii", "label": "b"}]}',
-            'same name: a\\. .*"name"',
+            '{"training": [{"image": "x/a.nii", "label": "b"}, {"image": "x/a.nii", "label": "b"}]}',
+            'same name: x_a\\. .*"name"',
         ),
     ],
 )

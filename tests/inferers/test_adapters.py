@@ -1,4 +1,7 @@
+import gc
+import json
 import shutil
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -133,9 +136,17 @@ def test_a_loaded_adapter_is_kept_and_loaded_anew_only_where_its_files_changed(
         "coronal",
         {"ball": 1},
     )
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"preset": "mr"}), encoding="utf-8")
+    second = shelf.load(folder)
+    assert second.preset == "mr"
     shutil.copytree(adapter_folder("lora", 2), folder, dirs_exist_ok=True)
-    assert shelf.load(folder) is not first
-    shelf.forget(first)
+    third = shelf.load(folder)
+    assert third.embedding_source != second.embedding_source
+    forgotten = weakref.ref(second)
+    del second
+    gc.collect()
+    assert forgotten() is None  # what has been replaced keeps no memory
 
 
 def test_embeddings_are_shared_by_adapters_that_leave_the_encoder_alone(adapter_folder: AdapterFolder) -> None:

@@ -219,7 +219,15 @@ _RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(("num_workers", "seed"), _whole(0)),
     **dict.fromkeys(
-        ("feature_cache_gb", "learning_rate", "orchestration_factor", "slice_memory_gb", "weight_decay"), _not_negative
+        (
+            "decoder_factor",
+            "feature_cache_gb",
+            "learning_rate",
+            "orchestration_factor",
+            "slice_memory_gb",
+            "weight_decay",
+        ),
+        _not_negative,
     ),
     "max_cases": _or_none(_whole(2)),
     "max_jitter": _or_none(_whole(0)),

@@ -177,12 +177,16 @@ class Adapter:
             counts["encoder" if name.startswith("image_encoder.") else "decoder"] += parameter.numel()
         return counts
 
-    def parameter_groups(self, lr: float, orchestration_factor: float = ORCHESTRATION_FACTOR) -> list[dict[str, Any]]:
-        """Parameter groups for an optimizer: the adapter, the decoder, and COBOT's parameters at a rate of their own.
+    def parameter_groups(
+        self, lr: float, orchestration_factor: float = ORCHESTRATION_FACTOR, decoder_factor: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer: the adapter, the decoder, and COBOT's parameters, each at its own rate.
 
         Args:
-            lr: learning rate of the adapter and the decoder.
+            lr: learning rate of the adapter.
             orchestration_factor: COBOT's parameters learn at this many times ``lr`` (100 in the paper).
+            decoder_factor: the decoder's learn at this many times ``lr`` (1 in the paper). An adapter begins at zero
+                and stands higher rates than a decoder that has been trained.
 
         Returns:
             Groups with ``name``, ``params`` and ``lr``; a part that has no parameters has no group.
@@ -192,7 +196,7 @@ class Adapter:
         """
         groups: dict[str, dict[str, Any]] = {
             "adapter": {"lr": lr},
-            "decoder": {"lr": lr},
+            "decoder": {"lr": lr * decoder_factor},
             "orchestration": {"lr": lr * orchestration_factor},
         }
         for name, parameter in self.named_parameters():

@@ -35,11 +35,14 @@ def test_the_name_of_a_method_is_all_that_a_configuration_needs(training: Any, m
     assert (adapter.orchestration is not None) == is_orchestrated(method)
 
 
-@pytest.mark.parametrize(("factor", "rate"), [({}, 1e-3), ({"orchestration_factor": 3}, 3e-5)])
-def test_cobots_parameters_learn_at_a_rate_of_their_own(training: Any, factor: dict, rate: float) -> None:
-    groups = training(learning_rate=1e-5, **factor).parser.get_parsed_content("optimizer").param_groups
+@pytest.mark.parametrize(
+    ("factors", "rates"),
+    [({}, [1e-5, 1e-5, 1e-3]), ({"orchestration_factor": 3, "decoder_factor": 0.1}, [1e-5, 1e-6, 3e-5])],
+)
+def test_cobot_and_the_decoder_learn_at_rates_of_their_own(training: Any, factors: dict, rates: list[float]) -> None:
+    groups = training(learning_rate=1e-5, **factors).parser.get_parsed_content("optimizer").param_groups
     assert [group["name"] for group in groups] == ["adapter", "decoder", "orchestration"]
-    assert [group["lr"] for group in groups] == pytest.approx([1e-5, 1e-5, rate])
+    assert [group["lr"] for group in groups] == pytest.approx(rates)
 
 
 @pytest.mark.parametrize("method", ["lst", "sam_adapter", "vpt"])

@@ -22,7 +22,9 @@ def test_the_decathlon_layout_is_read_with_its_list_labels_and_modality(write_ms
     assert folder.modality == "CT"
 
 
-@pytest.mark.parametrize("labels", [{"1": "block", "0": "background"}, {"background": 0, "block": 1}, ["block"], ["background", "block"]])
+@pytest.mark.parametrize(
+    "labels", [{"1": "block", "0": "background"}, {"background": 0, "block": 1}, ["block"], ["background", "block"]]
+)
 def test_labels_are_understood_in_every_form(write_msd: Write, labels: object) -> None:
     assert read_layout(write_msd({"a": case_arrays()}, labels=labels), ["msd"]).labels == {"block": 1}
 

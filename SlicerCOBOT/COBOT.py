@@ -338,13 +338,14 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.trainingTimer.start()
 
     def listAdapters(self, adapters):
-        """Show what can segment; the adapter that was chosen stays so."""
+        """Show what can segment; what was chosen, by hand or by itself, stays so."""
         box = self.ui.adapterComboBox
+        before = self.parameterNode.adapter or box.currentData
         box.clear()
         for info in adapters:
             box.addItem(info.title, info.id)
             box.setItemData(box.count - 1, info.description, qt.Qt.ToolTipRole)
-        box.currentIndex = max(0, box.findData(self.parameterNode.adapter))
+        box.currentIndex = max(0, box.findData(before))
 
     def onAdapterChosen(self, *_):
         self.parameterNode.adapter = self.ui.adapterComboBox.currentData

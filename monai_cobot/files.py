@@ -41,9 +41,10 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> Path:
         os.chmod(beside, 0o644)
         os.replace(beside, path)
     except OSError as error:
+        raise _named(error, path) from error
+    finally:
         if beside is not None:
             Path(beside).unlink(missing_ok=True)
-        raise _named(error, path) from error
     return path
 
 

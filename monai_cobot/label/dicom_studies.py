@@ -151,7 +151,7 @@ class DicomStudies(Studies):
 
         def search() -> dict[str, dict[str, str]]:
             told = [
-                {name: str(one.get(name, UNKNOWN)) for name in (*_TOLD, _COUNT)} for one in self._found(self._search)
+                {name: str(one.get(name) or UNKNOWN) for name in (*_TOLD, _COUNT)} for one in self._found(self._search)
             ]
             return {one["SeriesInstanceUID"]: one for one in told if _is_uid(one["SeriesInstanceUID"])}
 

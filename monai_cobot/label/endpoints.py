@@ -177,6 +177,9 @@ def _page_of_ohif(path: str, user: _User) -> Response:
 
 # --- what requests bring
 
+_LONGEST_LINE = 1 << 20
+"""Of a header, in bytes."""
+
 
 def _object(params: str) -> dict[str, Any]:
     """The params of a form.
@@ -216,7 +219,26 @@ def _folder() -> Iterator[Path]:
 def _receive(file: UploadFile, path: Path) -> Path:
     with open(path, "wb") as written:
         shutil.copyfileobj(file.file, written)
+    if _names_another_file(path):
+        raise HTTPException(
+            422, f"{file.filename!r} is a header whose voxels lie in another file; send an image that is one file."
+        )
     return path
+
+
+def _names_another_file(path: Path) -> bool:
+    """Whether an NRRD or MetaImage header names the file of its voxels, which could be any of this computer."""
+    with open(path, "rb") as file:
+        if file.read(4) == b"NRRD":
+            for line in iter(lambda: file.readline(_LONGEST_LINE).strip().lower(), b""):
+                if re.match(rb"data ?file\s*:", line):
+                    return True
+        elif path.suffix.lower() in (".mha", ".mhd"):
+            file.seek(0)
+            for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
+                if found := re.match(rb"\s*elementdatafile\s*=(.*)", line, re.IGNORECASE):
+                    return found[1].strip().lower() != b"local"
+    return False
 
 
 def _receive_image(file: UploadFile, folder: Path) -> Path:

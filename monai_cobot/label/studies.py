@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -187,11 +187,13 @@ def labelled_images(studies: Datastore) -> list[LabelledImage]:
 
 
 def _values(label_info: Any) -> dict[str, int]:
-    """name -> value, of what clients send: [{"name": "liver", "idx": 1}]; empty for anything else."""
-    try:
-        return {str(entry["name"]): int(entry["idx"]) for entry in label_info if int(entry["idx"]) > 0}
-    except (TypeError, KeyError, ValueError):
-        return {}
+    """name -> value, of what clients send: [{"name": "liver", "idx": 1}]; what is anything else is passed over."""
+    values = {}
+    for entry in label_info if isinstance(label_info, list) else ():
+        with suppress(TypeError, KeyError, ValueError):
+            if int(entry["idx"]) > 0:
+                values[str(entry["name"])] = int(entry["idx"])
+    return values
 
 
 def _checked_name(name: str, what: str) -> str:

@@ -19,6 +19,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.tasks.activelearning.random import Random
 
 from monai_cobot.data import write_label_map
 from monai_cobot.inferers import AdaptedSam, Cancelled, CancelToken, EmbeddingCache, VolumeSession, segment_prompt
@@ -29,6 +30,7 @@ from monai_cobot.label.training import (
     LabelledImage,
     Orders,
     check_options_of_training,
+    images_of_labels,
     new_adapter_name,
     refuse_programs,
     validation_dsc,
@@ -39,7 +41,15 @@ from monai_cobot.label.versions import list_versions
 from monai_cobot.label.volumes import OpenVolumes, identity
 from monai_cobot.peft import AdapterConfig
 
-__all__ = ["CANCEL", "FOLDER", "AdapterInference", "AdapterTraining", "UncertaintyStrategy", "load_model"]
+__all__ = [
+    "CANCEL",
+    "FOLDER",
+    "AdapterInference",
+    "AdapterTraining",
+    "RandomStrategy",
+    "UncertaintyStrategy",
+    "load_model",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -289,6 +299,7 @@ class AdapterTraining(TrainTask):
             if names is not None and not (isinstance(names, list) and all(isinstance(one, str) for one in names)):
                 raise ValueError(f"labels is {names!r}; a list of names is expected.")
             check_options_of_training(options, is_new=self._config is None)
+            images = images_of_labels(images, self._config)
             if len(images) < 2:
                 raise ValueError(
                     f"training and validation need labels of at least two images; the server has {len(images)}. "
@@ -356,6 +367,19 @@ _OF_CLIENTS = ("model", "client_id", "device", "gpus", "multi_gpu", "local_rank"
 """What MONAI Label and its clients put into a request besides."""
 
 assert not set(_OF_CLIENTS) & set(OPTIONS)
+
+
+class RandomStrategy(Random):
+    """MONAI Label's: an image without a label by chance, rather one that was not asked for lately."""
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+        """Choose the next image; None where all have labels."""
+        try:
+            chosen: dict[str, Any] | None = super().__call__(request, datastore)
+        except ValueError:  # all of them were asked for within this second, which MONAI Label does not foresee
+            left = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
+            chosen = {"id": random.choice(left), "weight": 0}
+        return chosen
 
 
 class UncertaintyStrategy(Strategy):

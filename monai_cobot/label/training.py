@@ -8,6 +8,7 @@ goes on from its last epoch.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -35,6 +36,7 @@ __all__ = [
     "Orders",
     "check_options_of_training",
     "goes_on",
+    "images_of_labels",
     "main",
     "new_adapter_name",
     "prepare",
@@ -42,6 +44,8 @@ __all__ = [
     "validation_dsc",
     "wanted_labels",
 ]
+
+logger = logging.getLogger(__name__)
 
 ORDERS_FILE = "orders.json"
 _LIST_FILE = "list.json"
@@ -141,7 +145,7 @@ def wanted_labels(
     """Name -> value of the labels to train on.
 
     Args:
-        images: what there is.
+        images: what there is, as `images_of_labels` gives it.
         config: of the adapter that is trained; None for a new one.
         names: of the labels that are wanted; None for the adapter's or, for a new one, all.
 
@@ -149,25 +153,41 @@ def wanted_labels(
         None for all, whose names nobody said.
 
     Raises:
-        ValueError: none of the images has a label that is wanted.
+        ValueError: a label that is wanted is not there, or none is.
     """
-    images = list(images)
+    images, names = list(images), None if names is None else list(names)
     there = list(dict.fromkeys(name for image in images for name in image.values))
     anonymous = any(not image.values for image in images)
     if config is not None and config.labels:
-        known = {name: value for name, value in config.labels.items() if names is None or name in set(names)}
-        usable = dict(known) if anonymous else {name: value for name, value in known.items() if name in there}
-    elif there:
-        wanted = [name for name in there if names is None or name in set(names)]
-        usable = {name: value for value, name in enumerate(wanted, start=1)}
+        usable = {name: value for name, value in config.labels.items() if anonymous or name in there}
+        if names is not None:
+            usable = {name: value for name, value in usable.items() if name in names}
     else:
-        return None
-    if not usable:
+        wanted = [name for name in there if names is None or name in names]
+        usable = {name: value for value, name in enumerate(wanted, start=1)}
+    missing = [name for name in names or () if name not in usable]
+    if missing or (not usable and (there or names)):
         raise ValueError(
-            f"none of the labels that are wanted is on the server, whose labels are {', '.join(there)}. "
-            "Submit such labels, or train the SAM without an adapter, which makes a new one."
+            f"{', '.join(missing) or 'what the adapter segments'}: there is no such label on the server, whose labels "
+            f"are {', '.join(there) or 'without names'}. Submit such labels, or train the SAM without an adapter, "
+            "which makes a new one."
         )
-    return usable
+    return usable or None
+
+
+def images_of_labels(images: Iterable[LabelledImage], config: AdapterConfig | None) -> list[LabelledImage]:
+    """Those whose labels can be told apart: by names or, for an adapter that has some, by its own values.
+
+    Where nobody said names, the values themselves are the labels of a new adapter. Where some did, the values of the
+    others say nothing, and their images are left out, with a line in the log.
+    """
+    images = list(images)
+    if config is not None or not any(image.values for image in images):
+        return images
+    for image in images:
+        if not image.values:
+            logger.warning("%s is not trained on: nobody said the names of its labels.", image.name)
+    return [image for image in images if image.values]
 
 
 def goes_on(folder: Path, orders: Orders) -> bool:
@@ -272,7 +292,11 @@ def _write_data_list(folder: Path, images: list[LabelledImage], labels: dict[str
             {"image": image.image, "label": str(path), "name": image.name, "patient": image.patient or image.name}
         )
     write_atomically(
-        folder / _LIST_FILE, json.dumps({"labels": labels, "training": entries}, ensure_ascii=False).encode()
+        folder / _LIST_FILE,
+        # by value: a name of digits would be taken for one
+        json.dumps(
+            {"labels": {str(value): name for name, value in labels.items()}, "training": entries}, ensure_ascii=False
+        ).encode(),
     )
     return labels
 

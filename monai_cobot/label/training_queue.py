@@ -46,6 +46,7 @@ class TrainingQueue:
     def __init__(self) -> None:
         self._tasks: list[_Task] = []
         self._guard = threading.RLock()
+        self._ordering = threading.Lock()  # held while labels are fetched, which may take minutes: others may look on
         self._waiting: SimpleQueue[tuple[_Task, _Ordered]] = SimpleQueue()
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
@@ -66,21 +67,23 @@ class TrainingQueue:
         Raises:
             TrainingsWaitError: it would have to wait.
         """
-        with self._guard:
-            others = [task for task in self._tasks if task["status"] in _OPEN]
+        with self._ordering:
+            with self._guard:
+                others = {task["adapter"] for task in self._tasks if task["status"] in _OPEN}
             if others and not enqueue:
                 raise TrainingsWaitError("a training runs already; wait until it has ended, or stop it.")
-            folder, orders = order({task["adapter"] for task in others})
+            folder, orders = order(others)
             name = Path(orders.adapter).name
             task: _Task = {
                 "id": str(uuid.uuid4()),
                 "status": "SUBMITTED",
                 "request": dict(request),
                 "adapter": name,
-                "goes_on": goes_on(folder, orders) and name not in {task["adapter"] for task in others},
+                "goes_on": goes_on(folder, orders) and name not in others,
                 "start_ts": _now(),
                 "details": deque(maxlen=_TAIL),
             }
+        with self._guard:
             self._tasks.append(task)
             self._waiting.put((task, (folder, orders)))
             if self._thread is None:

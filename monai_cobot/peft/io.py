@@ -205,6 +205,10 @@ def load_adapter(sam: Sam, folder: str | os.PathLike[str]) -> Adapter:
     return adapter
 
 
+_KINDS = {"method": str, "method_options": dict, "variant": str, "image_size": int, "labels": dict, "details": dict}
+"""Entries that others rely on, and what they are."""
+
+
 def _read(folder: Path, with_weights: bool) -> tuple[AdapterConfig, dict[str, Any]]:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
@@ -239,7 +243,13 @@ def _parse(text: str | bytes, source: Path) -> AdapterConfig:
                 f"this version reads up to {FORMAT}. Update monai_cobot."
             )
         known = {entry.name for entry in fields(AdapterConfig)}
-        return AdapterConfig(**{name: value for name, value in values.items() if name in known})
+        config = AdapterConfig(**{name: value for name, value in values.items() if name in known})
+        for name, kind in _KINDS.items():
+            if not isinstance(getattr(config, name), kind):
+                raise TypeError(f"{name} is {getattr(config, name)!r}")
+        if not all(isinstance(value, int) for value in config.labels.values()):
+            raise TypeError(f"labels is {config.labels!r}; values are whole numbers")
+        return config
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
         raise AdapterError(
             f"{source} is no adapter configuration ({error}). Copy or train the adapter again."

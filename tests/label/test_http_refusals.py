@@ -67,6 +67,26 @@ def test_images_outside_the_studies_are_not_read(server, named):
     assert server.ask("POST", "/batch/infer/ball", json={"images": [inside]}).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("a.mha", "ObjectType = Image\nNDims = 3\nDimSize = 28 28 12\nElementType = MET_SHORT\nElementDataFile = {}\n"),
+        ("a.mhd", "ObjectType = Image\nNDims = 3\nDimSize = 28 28 12\nElementType = MET_SHORT\nElementDataFile={}\n"),
+        ("a.nrrd", "NRRD0004\ntype: short\ndimension: 3\nsizes: 28 28 12\nencoding: raw\ndata file: {}\n\n"),
+        ("a.bin", "NRRD0004\ntype: short\ndimension: 3\nsizes: 28 28 12\nencoding: raw\nDatafile: {}\n\n"),
+    ],
+)
+def test_an_image_that_is_sent_does_not_name_a_file_of_the_server(server, name, header):
+    content = header.format(server.studies / "ball_0.nii.gz").encode()
+    asked = [("PUT", "/datastore/label", {"image": "ball_0"}, "label")]
+    if name != "a.bin":
+        asked += [("PUT", "/session/", {}, "files"), ("PUT", "/datastore/image", {}, "file")]
+    for method, path, params, field in asked:
+        reply = server.ask(method, path, params=params, files={field: (name, content)})
+        assert reply.status_code == 422, path
+        assert "voxels lie in another file" in reply.json()["detail"]
+
+
 @pytest.mark.parametrize("name", ["../escaped", "a/b", "..\\escaped", ".hidden", "x" * 300])
 def test_nothing_is_written_outside_the_studies(server, name):
     before = _files(server.studies.parent)

@@ -1,3 +1,4 @@
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,8 +33,12 @@ def test_damaged_and_foreign_adapters_hide_no_other_and_are_reported_once(models
     foreign = save_adapter(adapt(build_sam("vit_mini", image_size=64), "bitfit"), models.folder / "foreign")
     config = foreign / "adapter_config.json"
     config.write_text(config.read_text(encoding="utf-8").replace("vit_mini", "vit_b"), encoding="utf-8")
+    strange = save_adapter(adapt(build_sam("vit_mini", image_size=64), "bitfit"), models.folder / "strange")
+    described = json.loads((strange / "adapter_config.json").read_text(encoding="utf-8")) | {"labels": ["liver"]}
+    (strange / "adapter_config.json").write_text(json.dumps(described), encoding="utf-8")
     for _ in range(2):
         assert list(models.names()) == ["ball", "vit_mini"]
+    assert "strange is left out" in caplog.text
     assert caplog.text.count("damaged is left out") == 1
     assert caplog.text.count("foreign is left out: it is for vit_b, whose weights are not here") == 1
 

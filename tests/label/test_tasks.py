@@ -19,8 +19,11 @@ class _Images:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get_unlabeled_images(self) -> list[str]:
+    def get_unlabeled_images(self, *_: object) -> list[str]:
         return [path.name for path in self.folder.glob("*.nii.gz")]
+
+    def get_image_info(self, name: str) -> dict:
+        return {}
 
     def get_image_uri(self, name: str) -> str:
         return str(self.folder / name)
@@ -34,6 +37,15 @@ def choose(monailabel, balls, tmp_path: Path):
     models = Models(tmp_path / "adapters", image_size=64, device="cpu")
     strategy, images = UncertaintyStrategy(models, EmbeddingCache()), _Images(balls(tmp_path / "studies"))
     return lambda: strategy({}, images)
+
+
+def test_the_next_image_comes_also_where_all_were_asked_for_within_the_second(monailabel, balls, tmp_path, monkeypatch):
+    from monai_cobot.label.tasks import RandomStrategy
+
+    images = _Images(balls(tmp_path / "studies"))
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    monkeypatch.setattr(images, "get_image_info", lambda name: {"strategy": {"random": {"ts": int(1e9)}}})
+    assert RandomStrategy()({"strategy": "random"}, images)["id"] in images.get_unlabeled_images()
 
 
 def test_choosing_what_to_label_next_ends_where_its_client_is_gone(choose):

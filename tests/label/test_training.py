@@ -14,6 +14,7 @@ from monai_cobot.label.training import (
     _train,
     _write_data_list,
     check_options_of_training,
+    images_of_labels,
     new_adapter_name,
     prepare,
     validation_dsc,
@@ -53,6 +54,23 @@ def test_labels_without_names_are_those_of_the_adapter_or_numbered(images, tmp_p
     assert _write_data_list(tmp_path / "work", nameless, None) == {"label 1": 1}
 
 
+def test_values_without_names_are_no_label_of_a_new_adapter_whose_others_have_names(
+    images, save_ball_adapter, tmp_path, caplog
+):
+    nameless = replace(images[0], values={})
+    assert images_of_labels([nameless, *images[1:]], None) == images[1:]
+    assert "ball_0 is not trained on" in caplog.text
+    assert images_of_labels([nameless], None) == [nameless]
+    config = read_adapter_config(save_ball_adapter(tmp_path / "ball"))
+    assert images_of_labels([nameless, *images[1:]], config) == [nameless, *images[1:]]
+
+
+def test_labels_that_are_named_with_digits_stay_what_they_are(images, tmp_path):
+    teeth = [replace(image, values={"12": 1}) for image in images]
+    _write_data_list(tmp_path / "work", teeth, {"12": 1})
+    assert open_dataset("msd", tmp_path / "work" / "list.json", preset="ct_abdomen").labels == {"12": 1}
+
+
 def test_a_label_that_cannot_be_read_costs_the_others_nothing(images, tmp_path, capsys):
     Path(images[1].label).write_bytes(b"half")
     _write_data_list(tmp_path / "work", images, {"ball": 1})
@@ -67,8 +85,12 @@ def test_a_new_adapter_takes_all_labels_and_one_that_is_there_its_own(images, sa
     config = read_adapter_config(save_ball_adapter(tmp_path / "ball"))
     assert wanted_labels(images, config, None) == {"ball": 1}
     assert wanted_labels([replace(image, values={}) for image in images], None, None) is None
-    with pytest.raises(ValueError, match="none of the labels that are wanted is on the server"):
+    with pytest.raises(ValueError, match=r"what the adapter segments: there is no such label .* labels are liver"):
         wanted_labels([replace(image, values={"liver": 1}) for image in images], config, None)
+    with pytest.raises(ValueError, match="othr: there is no such label on the server, whose labels are ball, other"):
+        wanted_labels(images, None, ["ball", "othr"])
+    with pytest.raises(ValueError, match=r"liver: .* whose labels are without names"):
+        wanted_labels([replace(image, values={}) for image in images], None, ["liver"])
     assert new_adapter_name(["left kidney", "liver"], ["vit_mini"]) == "left_kidney_liver"
     assert new_adapter_name([], ["trained"]) == "trained_2"
 

@@ -44,6 +44,19 @@ def save(folder, **sam):
     return str(folder)
 
 
+def test_adapters_that_take_no_prompts_are_not_listed(tmp_path):
+    save_adapter(adapt(build_sam("vit_mini"), "bitfit", decoder="frozen", classes=2), tmp_path, labels={"a": 1, "b": 2})
+    engine = InProcessEngine(adapters_folder=tmp_path, device="cpu")
+    assert [info.title for info in engine.adapters(job())] == ["vit_mini, as it is"]
+    engine.close()
+
+
+def test_an_error_of_pytorch_is_told_in_its_first_line():
+    assert in_process._explained(RuntimeError("shapes differ\nException raised from here\nframe #0")) == "shapes differ"
+    assert in_process._explained(ValueError("one\ntwo")) == "one\ntwo"
+    assert in_process._explained(RuntimeError()) == "RuntimeError"
+
+
 def test_adapters_of_other_image_sizes_run_side_by_side(tmp_path, segments):
     small = save(tmp_path / "small", variant="vit_mini", image_size=128)
     large = save(tmp_path / "large", variant="vit_mini")

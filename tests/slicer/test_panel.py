@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from COBOTLib.engines.base import EngineError
+from COBOTLib.engines.base import AdapterInfo, EngineError
 from label_server import LabelServer
 from threshold_engine import ThresholdEngine
 
@@ -492,6 +492,12 @@ def test_the_adapter_that_was_chosen_stays_chosen_when_the_list_is_made_anew_als
     connected.ui.testButton.click()
     wait(connected)
     assert connected.ui.adapterComboBox.currentData == "trained"
+
+
+def test_a_new_adapter_in_front_of_the_list_does_not_take_the_place_of_what_segments(connected):
+    before = connected.ui.adapterComboBox.currentData
+    connected.listAdapters([AdapterInfo("new", "new"), AdapterInfo(before, before)])
+    assert connected.ui.adapterComboBox.currentData == before
 
 
 @pytest.mark.parametrize(("body", "error"), [("pass", None), ("assert False", "1 failed"), (None, "0 tests")])

@@ -67,6 +67,8 @@ class InProcessEngine(Engine):
                     config = read_adapter_config(file.parent)
                 except AdapterError:
                     continue  # a damaged one must not hide the others; choosing it by its folder says what is wrong
+                if config.classes is not None:
+                    continue  # it segments classes without prompts
                 labels = ", ".join(config.labels) or "not said"
                 about = f"{config.method} on {config.variant}; labels: {labels}"
                 infos.append(AdapterInfo(str(file.parent), file.parent.name, about))
@@ -197,7 +199,7 @@ def _explained(error: Exception) -> str:
             f"The memory is full ({lines[0]}). Close other volumes and programs, choose an adapter of a smaller SAM, "
             "or run on a server."
         )
-    return str(error)
+    return lines[0] if isinstance(error, RuntimeError) else "\n".join(lines)
 
 
 def _voxel_prompt(prompt: Prompt) -> Any:

@@ -176,7 +176,9 @@ class MonaiLabelEngine(Engine):
             EngineError, Cancelled: as ``test``; also if a training runs.
         """
         body = json.dumps(options or {}).encode()
-        reply = self._server.request("POST", f"/train/{quote(model, safe='')}", job, body, "application/json")
+        path = f"/train/{quote(model, safe='')}"
+        # a server of DICOM studies fetches labelled series first
+        reply = self._server.request("POST", path, job, body, "application/json", timeout=5 * _MINUTES)
         if reply.status == 429:
             raise EngineError("The server trains already. Wait until it has ended, or stop it.")
         self._checked(reply, f'training "{model}"')
@@ -288,13 +290,15 @@ class MonaiLabelEngine(Engine):
         if reply.status == 200:
             return reply
         try:
-            detail = reply.json()["detail"]
+            detail, said = str(reply.json()["detail"]), True
         except (ValueError, KeyError, TypeError):
-            detail = reply.body[:200].decode(errors="replace").strip()
-        advice = "Look at the server's log." if reply.status >= 500 else "Check the address."
-        if reply.status == 404 and not detail:
-            detail = "not found"
-        raise EngineError(f"{self._server.address} refused {what} (HTTP {reply.status}: {detail}). {advice}")
+            detail, said = reply.body[:200].decode(errors="replace").strip(), False
+        refused = f"{self._server.address} refused {what}"
+        if reply.status >= 500:
+            raise EngineError(f"{refused} (HTTP {reply.status}: {detail}). Look at the server's log.")
+        if said and detail not in ("Not Found", "Method Not Allowed"):  # which a server of something else says
+            raise EngineError(f"{refused}: {detail}")
+        raise EngineError(f"{refused} (HTTP {reply.status}: {detail or 'not found'}). Check the address.")
 
     def _json(self, reply: Reply, key: str) -> dict[str, Any]:
         """The answer, which must be an object with a key."""

@@ -18,7 +18,6 @@ from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.strategy import Strategy
-from monailabel.tasks.activelearning.random import Random
 
 import monai_cobot
 from monai_cobot.inferers import EmbeddingCache
@@ -27,7 +26,7 @@ from monai_cobot.label.models import Models
 from monai_cobot.label.prompts import PROTOCOL
 from monai_cobot.label.server import Settings
 from monai_cobot.label.studies import Studies, labelled_images
-from monai_cobot.label.tasks import FOLDER, AdapterInference, AdapterTraining, UncertaintyStrategy
+from monai_cobot.label.tasks import FOLDER, AdapterInference, AdapterTraining, RandomStrategy, UncertaintyStrategy
 from monai_cobot.label.training import Orders
 from monai_cobot.label.volumes import OpenVolumes
 
@@ -90,7 +89,7 @@ class CobotApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         """What to label next."""
-        return {"uncertainty": UncertaintyStrategy(self._models, self._cache), "random": Random()}
+        return {"uncertainty": UncertaintyStrategy(self._models, self._cache), "random": RandomStrategy()}
 
     def on_init_complete(self) -> None:
         """Called by the server when it starts."""

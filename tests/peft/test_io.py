@@ -110,7 +110,8 @@ def test_an_adapter_of_other_base_weights_is_refused_and_the_sam_stays_as_it_was
     ("changes", "message"),
     [
         ({"method": "prefix"}, "cannot be put into this SAM: Unknown method 'prefix'"),
-        ({"method_options": None}, "cannot be put into this SAM"),
+        ({"method_options": None}, r"is no adapter configuration \(method_options is None\)"),
+        ({"labels": {"a": "one"}}, "values are whole numbers"),
         ({"orchestration": None}, r"are not those that its configuration says: .*unexpected \['image_encoder.orch"),
     ],
 )

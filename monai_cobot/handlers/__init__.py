@@ -4,7 +4,7 @@ from monai_cobot.handlers.case_dice import CaseDice
 from monai_cobot.handlers.checkpoints import AdapterSaver, TrainingCheckpoint
 from monai_cobot.handlers.epoch_seed import EpochSeed
 from monai_cobot.handlers.evaluation_report import EvaluationReport
-from monai_cobot.handlers.history import TrainingHistory
+from monai_cobot.handlers.history import TrainingHistory, write_scores
 from monai_cobot.handlers.mask_writer import MaskWriter
 from monai_cobot.handlers.progress import TrainingProgress
 from monai_cobot.handlers.report import TrainingReport
@@ -24,4 +24,5 @@ __all__ = [
     "leave_processes",
     "of_all_processes",
     "place_of_process",
+    "write_scores",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -17,7 +17,16 @@ from monai_cobot.handlers.case_dice import CaseDice
 from monai_cobot.processes import are_joined
 from monai_cobot.reports import CaseScores, EpochRecord
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 logger = logging.getLogger(__name__)
+
+
+def write_scores(engine: Workflow, writer: SummaryWriter) -> None:
+    """Write the metrics of a validation to TensorBoard, those before training as of epoch 0."""
+    for name, value in engine.state.metrics.items():
+        writer.add_scalar(name, value, engine.state.trained_epochs)
 
 
 class TrainingHistory:
@@ -97,12 +106,14 @@ class TrainingHistory:
     def _validate_before_training(self, engine: Workflow) -> None:
         if not self.at_start:
             return
-        self._validate(epoch=1)
+        self._validate(after=0)
         self.before = self.dice.scores
         self.epochs.append({"epoch": 0, "loss": None, "dice": self.before.mean_by_label(), "learning_rate": None})
 
-    def _validate(self, epoch: int) -> None:
-        self.evaluator.run(epoch)
+    def _validate(self, after: int) -> None:
+        """Validate after so many epochs of training."""
+        self.evaluator.state.trained_epochs = after
+        self.evaluator.run(max(1, after))  # MONAI knows no epoch 0
         if not self.evaluator.state.epoch_length:
             # MONAI skips the run of a process that has no case, but the others wait for its part of the metric
             self.dice.reset()

@@ -82,7 +82,8 @@ class TrainingReport:
         overlays = overlays_of(self._samples, predict_masks(self.network, self._samples), self._before)
         overlay = overlay_sheet(overlays, self.folder / "overlay.png", title=self.title)
         scores = write_csv(self.folder / "scores.csv", columns)
-        print(f"\n{self.title}: validation DSC, fine-tuned for {self.history.best_epoch} epochs (the best)\n")
+        epochs = f"{self.history.best_epoch} epoch" + "s" * (self.history.best_epoch != 1)
+        print(f"\n{self.title}: validation DSC, fine-tuned for {epochs} (the best)\n")
         print(dice_table(columns))
         print()
         for name, path in {

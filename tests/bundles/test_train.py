@@ -90,12 +90,14 @@ def test_every_epoch_says_its_loss_and_dsc_also_where_there_is_no_terminal(finis
 
 
 def test_tensorboard_holds_losses_and_scores(finished):
-    tags = set()
+    steps: dict[str, list[int]] = {}
     for file in (finished[0] / "tensorboard").iterdir():
         events = EventAccumulator(str(file))
         events.Reload()
-        tags |= set(events.Tags()["scalars"])
-    assert {"training_loss", "val_mean_dice"} <= tags
+        for tag in events.Tags()["scalars"]:
+            steps.setdefault(tag, []).extend(event.step for event in events.Scalars(tag))
+    assert "training_loss" in steps
+    assert sorted(steps["val_mean_dice"]) == [0, 1, 2, 3]  # 0: before training
 
 
 def test_the_adapter_says_what_it_was_trained_on_and_loads(finished):

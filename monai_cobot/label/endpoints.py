@@ -229,16 +229,11 @@ def _receive(file: UploadFile, path: Path) -> Path:
 def _names_another_file(path: Path) -> bool:
     """Whether an NRRD or MetaImage header names the file of its voxels, which could be any of this computer."""
     with open(path, "rb") as file:
-        if file.read(4) == b"NRRD":
-            for line in iter(lambda: file.readline(_LONGEST_LINE).strip().lower(), b""):
-                if re.match(rb"data ?file\s*:", line):
-                    return True
-        elif path.suffix.lower() in (".mha", ".mhd"):
-            file.seek(0)
-            for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
-                if found := re.match(rb"\s*elementdatafile\s*=(.*)", line, re.IGNORECASE):
-                    return found[1].strip().lower() != b"local"
-    return False
+        lines = iter(lambda: file.readline(_LONGEST_LINE).rstrip(b"\r\n").lower(), b"")  # until the first empty one
+        if path.suffix.lower() in (".mha", ".mhd"):
+            last = next((line for line in lines if b"elementdatafile" in line), b"")  # of a header
+            return not re.fullmatch(rb"\s*elementdatafile\s*=\s*local\s*", last)
+        return next(lines, b"").startswith(b"nrrd") and any(re.match(rb"\s*data ?file\s*:", line) for line in lines)
 
 
 def _receive_image(file: UploadFile, folder: Path) -> Path:

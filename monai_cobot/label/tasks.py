@@ -296,7 +296,9 @@ class AdapterTraining(TrainTask):
         options = {name: value for name, value in request.items() if name not in _OF_CLIENTS}
         try:
             names, name = options.pop("labels", None), options.pop("name", None)
-            if names is not None and not (isinstance(names, list) and all(isinstance(one, str) for one in names)):
+            if names is not None and not (
+                names and isinstance(names, list) and all(isinstance(one, str) for one in names)
+            ):
                 raise ValueError(f"labels is {names!r}; a list of names is expected.")
             check_options_of_training(options, is_new=self._config is None)
             images = images_of_labels(images, self._config)

@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -140,7 +140,7 @@ def _holds_program(value: Any) -> bool:
 
 
 def wanted_labels(
-    images: Iterable[LabelledImage], config: AdapterConfig | None, names: Iterable[str] | None
+    images: Iterable[LabelledImage], config: AdapterConfig | None, names: Collection[str] | None
 ) -> dict[str, int] | None:
     """Name -> value of the labels to train on.
 
@@ -155,24 +155,22 @@ def wanted_labels(
     Raises:
         ValueError: a label that is wanted is not there, or none is.
     """
-    images, names = list(images), None if names is None else list(names)
+    images = list(images)
     there = list(dict.fromkeys(name for image in images for name in image.values))
     anonymous = any(not image.values for image in images)
-    if config is not None and config.labels:
-        usable = {name: value for name, value in config.labels.items() if anonymous or name in there}
-        if names is not None:
-            usable = {name: value for name, value in usable.items() if name in names}
-    else:
-        wanted = [name for name in there if names is None or name in names]
-        usable = {name: value for value, name in enumerate(wanted, start=1)}
-    missing = [name for name in names or () if name not in usable]
-    if missing or (not usable and (there or names)):
+    own = config.labels if config is not None else {}
+    known = [name for name in own if anonymous or name in there] if own else there
+    wanted = known if names is None else [name for name in known if name in names]
+    missing = [name for name in names or () if name not in known]
+    if missing or (not wanted and (own or there)):
         raise ValueError(
-            f"{', '.join(missing) or 'what the adapter segments'}: there is no such label on the server, whose labels "
-            f"are {', '.join(there) or 'without names'}. Submit such labels, or train the SAM without an adapter, "
-            "which makes a new one."
+            f"{', '.join(missing or own)}: there is no such label on the server, whose labels are "
+            f"{', '.join(there) or 'without names'}. Submit such labels, or train the SAM without an adapter, which "
+            "makes a new one."
         )
-    return usable or None
+    if not wanted:
+        return None
+    return {name: own[name] for name in wanted} if own else {name: value for value, name in enumerate(wanted, start=1)}
 
 
 def images_of_labels(images: Iterable[LabelledImage], config: AdapterConfig | None) -> list[LabelledImage]:

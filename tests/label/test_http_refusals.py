@@ -71,6 +71,7 @@ def test_images_outside_the_studies_are_not_read(server, named):
     ("name", "header"),
     [
         ("a.mha", "ObjectType = Image\nNDims = 3\nDimSize = 28 28 12\nElementType = MET_SHORT\nElementDataFile = {}\n"),
+        ("b.mha", "ObjectType = Image\nNDims = 3\nDimSize = 28 28 12\nElementType = MET_SHORT\nElementDataFile: {}\n"),
         ("a.mhd", "ObjectType = Image\nNDims = 3\nDimSize = 28 28 12\nElementType = MET_SHORT\nElementDataFile={}\n"),
         ("a.nrrd", "NRRD0004\ntype: short\ndimension: 3\nsizes: 28 28 12\nencoding: raw\ndata file: {}\n\n"),
         ("a.bin", "NRRD0004\ntype: short\ndimension: 3\nsizes: 28 28 12\nencoding: raw\nDatafile: {}\n\n"),

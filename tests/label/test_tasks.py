@@ -22,9 +22,6 @@ class _Images:
     def get_unlabeled_images(self, *_: object) -> list[str]:
         return [path.name for path in self.folder.glob("*.nii.gz")]
 
-    def get_image_info(self, name: str) -> dict:
-        return {}
-
     def get_image_uri(self, name: str) -> str:
         return str(self.folder / name)
 
@@ -44,7 +41,7 @@ def test_the_next_image_comes_also_where_all_were_asked_for_within_the_second(mo
 
     images = _Images(balls(tmp_path / "studies"))
     monkeypatch.setattr(time, "time", lambda: 1e9)
-    monkeypatch.setattr(images, "get_image_info", lambda name: {"strategy": {"random": {"ts": int(1e9)}}})
+    images.get_image_info = lambda name: {"strategy": {"random": {"ts": int(1e9)}}}
     assert RandomStrategy()({"strategy": "random"}, images)["id"] in images.get_unlabeled_images()
 
 

@@ -85,7 +85,7 @@ def test_a_new_adapter_takes_all_labels_and_one_that_is_there_its_own(images, sa
     config = read_adapter_config(save_ball_adapter(tmp_path / "ball"))
     assert wanted_labels(images, config, None) == {"ball": 1}
     assert wanted_labels([replace(image, values={}) for image in images], None, None) is None
-    with pytest.raises(ValueError, match=r"what the adapter segments: there is no such label .* labels are liver"):
+    with pytest.raises(ValueError, match=r"ball: there is no such label .* labels are liver"):
         wanted_labels([replace(image, values={"liver": 1}) for image in images], config, None)
     with pytest.raises(ValueError, match="othr: there is no such label on the server, whose labels are ball, other"):
         wanted_labels(images, None, ["ball", "othr"])

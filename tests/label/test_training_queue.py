@@ -56,6 +56,26 @@ def until(queue: TrainingQueue, done, number: int = -1) -> dict:
     return queue.tasks()[number]
 
 
+def test_trainings_are_told_while_the_labels_of_another_are_fetched(tmp_path):
+    queue, fetching, go_on = TrainingQueue(), threading.Event(), threading.Event()
+
+    def slow(reserved):
+        fetching.set()
+        go_on.wait(60)
+        return order(tmp_path)(reserved)
+
+    asking = threading.Thread(target=queue.submit, args=({}, slow))
+    asking.start()
+    assert fetching.wait(60)
+    assert queue.tasks() == []
+    assert queue.stop() is None
+    go_on.set()
+    asking.join(60)
+    assert len(queue.tasks()) == 1
+    (tmp_path / "go").touch()
+    ended(queue)
+
+
 def test_orders_for_the_same_adapter_wait_and_leave_the_one_that_trains_alone(tmp_path):
     queue = TrainingQueue()
     queue.submit({"model": "ball"}, order(tmp_path, epochs=1))

@@ -340,12 +340,13 @@ class COBOTWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def listAdapters(self, adapters):
         """Show what can segment; what was chosen, by hand or by itself, stays so."""
         box = self.ui.adapterComboBox
-        before = self.parameterNode.adapter or box.currentData
+        before = box.currentData
         box.clear()
         for info in adapters:
             box.addItem(info.title, info.id)
             box.setItemData(box.count - 1, info.description, qt.Qt.ToolTipRole)
-        box.currentIndex = max(0, box.findData(before))
+        places = [box.findData(one) for one in (self.parameterNode.adapter, before)]
+        box.currentIndex = next((place for place in places if place >= 0), 0)
 
     def onAdapterChosen(self, *_):
         self.parameterNode.adapter = self.ui.adapterComboBox.currentData

@@ -383,6 +383,11 @@ def test_a_server_that_understands_other_prompts_is_refused_with_what_to_update(
             ask(job())
 
 
+def test_what_the_server_refuses_is_told_with_its_reason_and_no_other_advice(remote, one_scan):
+    with pytest.raises(EngineError, match=r"There is no model 'nothing' available$"):
+        remote.segment(one_scan, PROMPT, "nothing", None, job())
+
+
 def test_scans_are_deleted_on_the_server_when_they_are_forgotten_also_where_it_is_gone(remote, server, one_scan):
     remote.segment(one_scan, PROMPT, "bright one", None, job())
     assert server.sessions

@@ -496,8 +496,10 @@ def test_the_adapter_that_was_chosen_stays_chosen_when_the_list_is_made_anew_als
 
 def test_a_new_adapter_in_front_of_the_list_does_not_take_the_place_of_what_segments(connected):
     before = connected.ui.adapterComboBox.currentData
-    connected.listAdapters([AdapterInfo("new", "new"), AdapterInfo(before, before)])
-    assert connected.ui.adapterComboBox.currentData == before
+    for chosen in ("", "of another scene"):
+        connected.parameterNode.adapter = chosen
+        connected.listAdapters([AdapterInfo("new", "new"), AdapterInfo(before, before)])
+        assert connected.ui.adapterComboBox.currentData == before
 
 
 @pytest.mark.parametrize(("body", "error"), [("pass", None), ("assert False", "1 failed"), (None, "0 tests")])

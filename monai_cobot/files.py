@@ -72,6 +72,11 @@ def written_beside(target: Path) -> Iterator[Path]:
             shutil.rmtree(beside, ignore_errors=True)
 
 
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a path, or a folder between it and ``folder``, is hidden, as what is being written is."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 def writable_folder(folder: str | os.PathLike[str]) -> Path:
     """A folder, made where it is missing, in which a megabyte could be written a moment ago.
 

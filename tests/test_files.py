@@ -1,3 +1,4 @@
+import os
 import resource
 import signal
 import stat
@@ -30,6 +31,18 @@ def test_a_full_disk_leaves_the_previous_file_and_nothing_beside_it(tmp_path, fu
     path = write_atomically(tmp_path / "file.bin", b"before")
     with pytest.raises(OSError, match=r"what was there before is intact.*file\.bin"):
         write_atomically(path, bytes(100_000))
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_is_interrupted_leaves_nothing_beside_the_previous_file(tmp_path, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    path = write_atomically(tmp_path / "file.bin", b"before")
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"after")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -117,6 +117,7 @@ def evaluate(
 def _masks_in(folder: Path, but: Path) -> dict[str, Path]:
     """Path in the folder without ending -> file; what lies in the folder ``but``, where results go, is none."""
     from monai_cobot.data import without_ending
+    from monai_cobot.files import is_hidden
 
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder.")
@@ -124,7 +125,7 @@ def _masks_in(folder: Path, but: Path) -> dict[str, Path]:
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         name = without_ending(inside.as_posix())
-        if name == inside.as_posix() or any(part.startswith(".") for part in inside.parts) or not path.is_file():
+        if name == inside.as_posix() or is_hidden(path, folder) or not path.is_file():
             continue
         if but.resolve() != folder.resolve() and path.resolve().is_relative_to(but.resolve() / ""):
             continue

@@ -9,6 +9,7 @@ import shutil
 import time
 import zlib
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from monai_cobot.files import written_beside
 
-__all__ = ["FeatureCache", "image_digest"]
+__all__ = ["FeatureCache", "image_digest", "releases"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,14 @@ def image_digest(image: Tensor) -> str:
     digest = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=16)
     digest.update(array.data)
     return digest.hexdigest()
+
+
+def releases() -> str:
+    """What computes features besides the weights, for the name of their source.
+
+    Images are resized and normalised on the way, which another release may do differently.
+    """
+    return "_".join(f"{package}-{version(package)}" for package in ("monai_cobot", "torch"))
 
 
 class FeatureCache:

@@ -8,7 +8,7 @@ from pathlib import Path
 from monai_cobot.data.cases import Case, MaskFile
 from monai_cobot.data.prompts import MaskPrompts, PromptSource, WholeSlicePrompts, name_images, read_prompts
 from monai_cobot.data.volumes import IMAGE_SUFFIXES, without_ending
-from monai_cobot.files import listed_file, read_json
+from monai_cobot.files import is_hidden, listed_file, read_json
 from monai_cobot.transforms.slices import SLICE_AXES
 
 __all__ = ["open_images"]
@@ -91,8 +91,7 @@ def _images_below(folder: Path) -> list[Path]:
     """The images in a folder and below; the slices of a DICOM series are one, by the folder in which they lie."""
     images: dict[Path, None] = {}
     for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or path.name.upper() == "DICOMDIR" or not path.is_file():
+        if is_hidden(path, folder) or path.name.upper() == "DICOMDIR" or not path.is_file():
             continue
         if _is_dicom(path):
             images[path.parent] = None

@@ -72,8 +72,8 @@ def read_data_list(path: Path) -> CaseFolder | None:
 
     Paths are relative to the file. An entry may also say "patient" and "name"; "label" may be a list of files with
     label maps. Without a name, a case is named after its image's file, and after its folder too where several files
-    have the same name (``p1/ct.nii.gz``, ``p2/ct.nii.gz``). ``path`` is
-    the file itself, or a folder that holds just one ``.json``.
+    have the same name (``p1/ct.nii.gz``, ``p2/ct.nii.gz``). ``path`` is the file itself, or a folder that holds just
+    one ``.json``.
 
     Raises:
         ValueError: for a list that cannot be understood.

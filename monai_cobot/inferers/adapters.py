@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -16,11 +15,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from monai_cobot.data.feature_cache import releases
 from monai_cobot.networks import PromptableSam, accelerate, base_weights_sha256
 from monai_cobot.networks._segment_anything import Sam
 from monai_cobot.networks.backends import AcceleratedSam, choose_backend
 from monai_cobot.networks.sam import variant_of
-from monai_cobot.peft import AdapterConfig, load_adapter, read_adapter_config
+from monai_cobot.peft import AdapterConfig, AdapterError, load_adapter, read_adapter_config
 from monai_cobot.peft.io import WEIGHTS_FILE
 
 __all__ = ["AdaptedSam", "AdapterShelf"]
@@ -99,11 +99,16 @@ class AdapterShelf:
         """The SAM with the adapter of a folder; one that is loaded already, and did not change since, costs nothing.
 
         Raises:
-            AdapterError: the folder holds no complete adapter, or one of another SAM.
+            AdapterError: the folder holds no complete adapter, one of another SAM, or one that takes no prompts.
             BackendError: the backend that was asked for cannot run it.
         """
         folder = Path(folder).resolve()
         config = read_adapter_config(folder)
+        if config.classes is not None:
+            raise AdapterError(
+                f"{folder} segments classes without prompts, and prompts are what it would be given here. Use the "
+                "bundle's inference.json."
+            )
         of_config, adapted = self._loaded.get(folder, (None, None))
         if adapted is None or of_config != config:
             twin = _twin(self._sam, _tensor_names(folder))
@@ -136,9 +141,7 @@ class AdapterShelf:
     ) -> AdaptedSam:
         promptable = PromptableSam(sam, self._precision, self._held_weights)
         size, dtype = sam.image_encoder.img_size, str(promptable.computing_type()).removeprefix("torch.")
-        # images are resized and normalised on the way to an embedding, which another release may do differently
-        made_by = [f"{package}-{version(package)}" for package in ("monai_cobot", "torch")]
-        digest = hashlib.sha256(" ".join([weights, self._backend, *made_by]).encode()).hexdigest()[:32]
+        digest = hashlib.sha256(f"{weights} {self._backend} {releases()}".encode()).hexdigest()[:32]
         source = f"embeddings_{variant_of(sam)}_{size}_{dtype}_{digest}"
         network = accelerate(promptable, self._backend, beside=self._of_encoder.get(source))
         self._of_encoder[source] = network

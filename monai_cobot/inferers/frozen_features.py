@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from monai_cobot.data.feature_cache import FeatureCache
+from monai_cobot.data.feature_cache import FeatureCache, releases
 from monai_cobot.networks import FrozenFeatures, PromptableSam, frozen_depth
 from monai_cobot.networks.sam import variant_of
 from monai_cobot.transforms.augmentation import image_augmentations
@@ -66,9 +65,7 @@ def open_feature_cache(
         raise ValueError(f"Features are kept as {' or '.join(_TYPES)}, not as {dtype!r}.")
     size = network.sam.image_encoder.img_size
     computed = str(network.computing_type()).removeprefix("torch.")
-    # images are resized and normalised behind their digest, which another release may do differently
-    releases = "_".join(f"{package}-{version(package)}" for package in ("monai_cobot", "torch"))
-    source = f"{variant_of(network.sam)}_{size}_depth{depth}_{computed}_as_{dtype}_{releases}_{weights[:32]}"
+    source = f"{variant_of(network.sam)}_{size}_depth{depth}_{computed}_as_{dtype}_{releases()}_{weights[:32]}"
     blocks = len(network.sam.image_encoder.blocks)
     part = "the image encoder" if depth > blocks else f"the first {depth} of {blocks} blocks"
     logger.info("Computed once an image and kept in %s (at most %g GB): %s.", folder, max_gb, part)

@@ -11,7 +11,7 @@ import torch
 
 from monai_cobot.inferers import AdapterShelf
 from monai_cobot.networks import PromptableSam, build_sam
-from monai_cobot.peft import AdapterError, adapt, load_adapter
+from monai_cobot.peft import AdapterError, adapt, load_adapter, save_adapter
 from tests.inferers.conftest import SIZE
 
 AdapterFolder = Callable[..., Path]
@@ -147,6 +147,13 @@ def test_a_loaded_adapter_is_kept_and_loaded_anew_only_where_its_files_changed(
     del second
     gc.collect()
     assert forgotten() is None  # what has been replaced keeps no memory
+
+
+def test_an_adapter_that_takes_no_prompts_is_refused_with_what_to_use(tmp_path: Path) -> None:
+    adapter = adapt(build_sam("vit_mini", image_size=SIZE), "bitfit", decoder="frozen", classes=2)
+    save_adapter(adapter, tmp_path, labels={"a": 1, "b": 2})
+    with pytest.raises(AdapterError, match=r"segments classes without prompts.*inference\.json"):
+        AdapterShelf(build_sam("vit_mini", image_size=SIZE)).load(tmp_path)
 
 
 def test_embeddings_are_shared_by_adapters_that_leave_the_encoder_alone(adapter_folder: AdapterFolder) -> None:

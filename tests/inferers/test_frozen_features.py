@@ -167,7 +167,7 @@ def test_features_of_another_release_are_not_taken(
     def another(name: str) -> str:
         return "99.0" if name == package else version(name)
 
-    monkeypatch.setattr("monai_cobot.inferers.frozen_features.version", another)
+    monkeypatch.setattr("monai_cobot.data.feature_cache.version", another)
     later = opened(network, adapter, tmp_path)
     assert later is not None
     assert later.get(image_digest(images()[0])) is None

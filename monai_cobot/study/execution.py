@@ -29,16 +29,17 @@ def run_study(plan: Plan) -> dict[Run, str]:
     """Do all runs that are not done, and say how far it is.
 
     Several processes may work on one folder: each takes the next run that nobody has, and all end when nothing is left.
-    A run is a process of its own, which goes on from its checkpoint where it was interrupted. A run that fails is
-    passed over; the next call tries it again.
+    A run is a process of its own, which goes on from its checkpoint where it was interrupted. A run whose process is
+    killed is tried once more; a run that fails is passed over, and the next call tries it again.
 
     Returns:
         The runs that are not done, and why.
 
     Raises:
-        ValueError: a run was done with other weights of the SAM than those before it.
+        ValueError: a run was done with other weights of the SAM than those before it, or than those that are there now.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the current run has kept what it reached.
     """
+    plan.check_installed_weights()
     with _terminated_as_interrupted():
         return _Execution(plan).work()
 
@@ -83,6 +84,9 @@ class _Execution:
         try:
             write_orders(self.plan, run)
             code = _train(folder, bar)
+            if code < 0:  # once more, from its last epoch: what took its memory may be gone
+                tqdm.write(f"{run}: {_ended(code)}; trying once more")
+                code = _train(folder, bar)
         except ValueError as error:  # its learning rate could not be chosen
             write_failure(folder, str(error))
             code = 1

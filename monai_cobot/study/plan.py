@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 
 from monai_cobot.errors import describe_cause
 from monai_cobot.files import read_json, write_atomically
+from monai_cobot.networks.checkpoint import base_weights_sha256
 from monai_cobot.peft import width_option
 from monai_cobot.peft.adapter import ORCHESTRATION_DEFAULTS
 from monai_cobot.peft.method import find_method
@@ -38,6 +39,9 @@ ORDERS_FILE = "run.json"
 
 NOT_TRAINED = "freeze"
 """The method that is measured as it is: no seed and no learning rate makes a difference."""
+
+_OF_SAM = ("sam_variant", "sam_checkpoint", "image_size")
+"""The options of the bundle that say which SAM it is."""
 
 
 @dataclass(frozen=True)
@@ -200,34 +204,64 @@ class Plan:
                 what differs.
         """
         self.check_weights()
-        for run in self.runs:
-            record = self.record(run)
-            if record is None:
-                continue
-            wanted = _as_json(self.settings(run))
-            different = [
-                f"{name} was {record.settings.get(name)!r} and is {wanted.get(name)!r}"
-                for name in sorted({*wanted, *record.settings})
-                if record.settings.get(name) != wanted.get(name)
-            ]
-            if different:
-                raise ValueError(
-                    f"{self.folder_of(run)}: {run} was done with other options: {'; '.join(different)}. Put them back, "
-                    "delete this folder to do it again, or name another output folder."
-                )
+        refused = {run: different for run in self.runs if (different := self._different_options(run))}
+        if refused:
+            run, different = next(iter(refused.items()))
+            others = f", and so were {len(refused) - 1} others" if len(refused) > 1 else ""
+            raise ValueError(
+                f"{self.folder_of(run)}: {run} was done with other options: {'; '.join(different)}{others}. Put them "
+                "back, name another output folder, or delete the folders of these runs to do them again."
+            )
+
+    def _different_options(self, run: Run) -> list[str]:
+        """In what a run that is done differs from what is asked for now."""
+        record = self.record(run)
+        if record is None:
+            return []
+        wanted = _as_json(self.settings(run))
+        return [
+            f"{name} was {record.settings.get(name)!r} and is {wanted.get(name)!r}"
+            for name in sorted({*wanted, *record.settings})
+            if record.settings.get(name) != wanted.get(name)
+        ]
 
     def check_weights(self) -> None:
-        """Refuse runs of one SAM with different weights: a package may bring others than the one before it.
+        """Refuse runs of one SAM with different weights.
 
         Raises:
             ValueError: there are such; names two of them.
         """
+        self._weights()
+
+    def check_installed_weights(self) -> None:
+        """Refuse to go on with other weights than those of the runs that are done: a package may bring new ones.
+
+        Raises:
+            OSError: a checkpoint cannot be read.
+            ValueError: there are other weights now; names a run that was done with those before.
+        """
+        if all(self.record(run) is not None for run in self.runs):
+            return
+        parser = ConfigParser()
+        for sam, (weights, run) in self._weights().items():
+            parser.read_config(self.train_config)
+            parser.update({name: value for name, value in zip(_OF_SAM, sam, strict=True) if value is not None})
+            now = base_weights_sha256(parser.get_parsed_content("sam"))
+            if now != weights:
+                raise ValueError(
+                    f"{self.folder_of(run)}: {run} was done with other weights of the SAM ({weights[:12]}) than those "
+                    f"that are there now ({now[:12]}), and what is still to do could not be compared with it. Put "
+                    "those back, or name another output folder."
+                )
+
+    def _weights(self) -> dict[tuple[Any, ...], tuple[str, Run]]:
+        """The values of the options that say which SAM -> the digest of its weights, and the first run with it."""
         of_first: dict[tuple[Any, ...], tuple[str, Run]] = {}
         for run in self.runs:
             record = self.record(run)
             if record is None or not record.base_sha256:
                 continue
-            sam = tuple(record.settings.get(name) for name in ("sam_variant", "sam_checkpoint", "image_size"))
+            sam = tuple(record.settings.get(name) for name in _OF_SAM)
             weights, first = of_first.setdefault(sam, (record.base_sha256, run))
             if record.base_sha256 != weights:
                 raise ValueError(
@@ -235,6 +269,7 @@ class Plan:
                     f"than {first} ({weights[:12]}), and cannot be compared with it. Delete the runs with one of the "
                     "two, or name another output folder."
                 )
+        return of_first
 
 
 def make_plan(study: Study, folder: Path, train_config: Path) -> Plan:

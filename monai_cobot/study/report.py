@@ -56,7 +56,8 @@ def write_report(plan: Plan, not_done: Mapping[Run, str] | None = None) -> list[
         rate_table(plan),
         "Chosen for each method and data set, among the same rates with the same seeds, on training patients that were "
         "held out for it; no test patient had a part in it. A rate at the end of those that were tried may not be the "
-        "best.",
+        "best. It is the adapter's: COBOT's own parameters learn at orchestration_factor times as much, the decoder at "
+        "decoder_factor times, also where it alone is trained.",
     )
     lines += _section(
         "Cost",
@@ -79,8 +80,10 @@ def write_report(plan: Plan, not_done: Mapping[Run, str] | None = None) -> list[
             table,
             "Wilcoxon's signed-rank test, two-sided, of the patients' differences; a patient's DSC is the mean over "
             "labels and seeds, and the gain the mean over patients; the tables above have the mean over labels. The "
-            "interval is that of the gain if other patients had been drawn (bootstrap). The corrected p counts all "
-            "tests of this table (Holm).",
+            "test is of ranks, so that one patient far off weighs little in p and much in the gain. The interval is "
+            "that of the gain if other patients had been drawn (bootstrap). The corrected p counts all tests of this "
+            "table (Holm); what a table above has tested is not repeated. Where a data set does not tell patients "
+            "apart, each case counts as one.",
         )
     relations = _relations(plan)
     if relations:

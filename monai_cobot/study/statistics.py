@@ -86,8 +86,9 @@ def patient_scores(
 def paired_test(base: Mapping[str, float], other: Mapping[str, float]) -> PairedTest:
     """Wilcoxon's signed-rank test (Biometrics Bulletin 1945) of the differences between two methods, by patient.
 
-    It asks of the differences no normal distribution, which those of a DSC do not have: they are bounded and skewed,
-    and a few patients lie far off. It is exact for few patients; with fewer than six its p cannot fall below 0.05.
+    It asks of the differences no normal distribution, which those of a DSC do not have: a few patients lie far off, and
+    weigh in a test of ranks no more than others. So its p may be small where the mean says little, and the reverse. It
+    is exact for few patients; with fewer than six its p cannot fall below 0.05.
 
     Args:
         base: patient -> DSC.

@@ -171,7 +171,9 @@ def test_tables(plan: Plan) -> dict[str, str]:
 
 
 def _comparisons(plan: Plan) -> dict[str, list[Comparison]]:
-    """What is tested, by title: the tests of a title are counted together."""
+    """What is tested, by title: the tests of a title are counted together, and no title has what an earlier one has: a
+    test would have several corrected p.
+    """
     study = plan.study
     bases = {name: base_of(study, plan.methods, name) for name in plan.methods}
     found = {
@@ -205,6 +207,10 @@ def _comparisons(plan: Plan) -> dict[str, list[Comparison]]:
             for width in study.widths.values
             if (base := bases[method := method_of_width(study, plan.methods, name, width)]) is not None
         ]
+    seen: set[Comparison] = set()
+    for title, comparisons in found.items():
+        found[title] = [comparison for comparison in dict.fromkeys(comparisons) if comparison not in seen]
+        seen.update(comparisons)
     return found
 
 
@@ -340,12 +346,17 @@ def _dice(records: Sequence[Record]) -> list[float]:
 def _dice_cells(plan: Plan, method: str, datasets: Sequence[str]) -> list[str]:
     cells = []
     for dataset in datasets:
-        wanted = sum((run.dataset, run.method, run.learning_rate) == (dataset, method, None) for run in plan.runs)
+        wanted = _wanted(plan, dataset, method)
         dice = [100 * value for value in _dice(plan.records(dataset, method))]
         cell = f"{fmean(dice):.1f}" if dice else _NOTHING
         cell += f" ± {stdev(dice):.1f}" if len(dice) > 1 else ""
         cells.append(cell + (f" ({len(dice)} of {wanted})" if 0 < len(dice) < wanted else ""))
     return cells
+
+
+def _wanted(plan: Plan, dataset: str, method: str) -> int:
+    """How many final runs a method has on a data set."""
+    return sum((run.dataset, run.method, run.learning_rate) == (dataset, method, None) for run in plan.runs)
 
 
 def _ellipse_row(plan: Plan, datasets: Sequence[str]) -> list[tuple[str, ...]]:
@@ -369,9 +380,12 @@ def _average(plan: Plan, method: str, datasets: Sequence[str]) -> str:
 
 
 def _average_dice(plan: Plan, method: str, datasets: Sequence[str]) -> float | None:
-    """The mean over data sets of the mean over seeds, in [0, 1]; None where one of them is missing."""
+    """The mean over data sets of the mean over seeds, in [0, 1]; None where a run of them is missing."""
     found = [_dice(plan.records(dataset, method)) for dataset in datasets]
-    return fmean(fmean(dice) for dice in found) if all(found) else None
+    complete = all(
+        dice and len(dice) == _wanted(plan, dataset, method) for dataset, dice in zip(datasets, found, strict=True)
+    )
+    return fmean(fmean(dice) for dice in found) if complete else None
 
 
 def _parameters(plan: Plan, method: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import sys
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
@@ -41,6 +42,7 @@ def run_process(folder: Path) -> NoReturn:
     """The whole of a run's process: `do_run`, with what it prints in a file of the run's folder."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C reaches whoever started this alone, and is passed on once
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a script starts with "&", and inherited
     with open(folder / LOG_FILE, "a", buffering=1, encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         for descriptor in (1, 2):  # of what libraries print past Python
             os.dup2(log.fileno(), descriptor)

@@ -1,15 +1,19 @@
 """Runs as they are done, in processes of their own."""
 
 import json
+import multiprocessing
+import os
+import signal
 import threading
 import time
 
 import pytest
 
-from monai_cobot.study import Run, run_study, write_report
+from monai_cobot.study import Run, execution, run_study, write_report
 from monai_cobot.study.execution import _process_of
 from monai_cobot.study.plan import write_orders
 from monai_cobot.study.records import Record, claimed, is_claimed, write_record
+from monai_cobot.study.training import INTERRUPTED, run_process
 from tests.study.conftest import LORA, LORA_COBOT
 
 
@@ -92,15 +96,65 @@ def test_a_run_that_was_killed_goes_on_from_its_last_epoch(content, plan_of):
     assert plan.record(run).epochs == 4
 
 
-def test_a_study_stops_where_the_weights_are_others_than_those_of_runs_before(content, plan_of):
+def test_a_run_that_the_system_kills_is_tried_once_more_and_then_passed_over(content, plan_of, monkeypatch):
+    content["options"] = content["options"] | {"epochs": 4}
+    content["methods"] = {"LoRA": LORA}
+    plan = plan_of(content)
+    (run,) = plan.runs
+    folder = plan.folder_of(run)
+    kills, started = [1, 2], []
+
+    def kill(process):
+        wait_for(lambda: (folder / "checkpoint.pt").exists() and process.is_alive())
+        process.kill()
+
+    def killed_later(folder):
+        started.append(_process_of(folder))
+        if kills:
+            kills.pop()
+            threading.Thread(target=kill, args=(started[-1],)).start()
+        return started[-1]
+
+    monkeypatch.setattr(execution, "_process_of", killed_later)
+    assert "was ended by SIGKILL (the system does so where memory runs out" in run_study(plan)[run]
+    assert len(started) == 2
+    kills.append(3)
+    assert run_study(plan) == {}
+    assert len(started) == 4
+    assert plan.record(run).epochs == 4
+
+
+def test_a_run_is_interrupted_also_where_ctrl_c_was_ignored_when_it_began(content, plan_of):
+    content["options"] = content["options"] | {"epochs": 1000}
+    content["methods"] = {"LoRA": LORA}
+    plan = plan_of(content)
+    (run,) = plan.runs
+    folder = plan.folder_of(run)
+    write_orders(plan, run)
+    process = multiprocessing.get_context("spawn").Process(target=run_process, args=(folder,))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script's "&" does, and every process after it inherits
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    wait_for((folder / "checkpoint.pt").exists)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(timeout=120)
+    assert process.exitcode == INTERRUPTED
+
+
+def test_nothing_is_done_beside_runs_with_other_weights_than_those_that_are_there(content, plan_of):
     content["methods"] = {"SAM": {"method": "freeze"}, "LoRA": LORA}
     plan = plan_of(content)
     first, second = plan.runs
     before = Record(plan.settings(first), [("phantom_006", "liver", 0.5)], base_sha256="a" * 64)
     write_orders(plan, first)
     write_record(plan.folder_of(first), before)
-    with pytest.raises(ValueError, match=f"{second} was done with other weights of the SAM"):
+    with pytest.raises(ValueError, match=f"{first} was done with other weights .* than those that are there now"):
         run_study(plan)
+    assert not plan.folder_of(second).exists()
+    write_record(plan.folder_of(second), Record(plan.settings(second), [("a", "liver", 0.5)], base_sha256="a" * 64))
+    assert run_study(plan) == {}  # nothing is left to do
 
 
 def test_a_run_that_another_process_has_is_waited_for_and_not_done_twice(content, plan_of):

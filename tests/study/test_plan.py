@@ -112,7 +112,7 @@ def test_the_rate_with_the_best_mean_over_the_sweeps_seeds_is_chosen(content, pl
 def test_runs_with_other_options_are_refused_with_what_differs(content, plan_of):
     plan = plan_of(content)
     done(plan, Run("phantom", "LoRA", 0), 0.5, epochs=7)
-    with pytest.raises(ValueError, match=r"LoRA · seed 0 was done with other options: epochs was 7 and is 1\."):
+    with pytest.raises(ValueError, match=r"LoRA · seed 0 was done with other options: epochs was 7 and is 1\. Put"):
         plan_of(content)
 
 

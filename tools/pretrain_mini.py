@@ -26,9 +26,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--stages",
         type=_stage,
         nargs="+",
-        default=[Stage(64, 8, 3600), Stage(128, 4, 10000), Stage(256, 2, 1150)],
-        metavar="SIZE:BATCH:STEPS",
-        help="rows and columns of the images, images a step, steps; one stage after another",
+        default=[Stage((64,), 8, 3600), Stage((128,), 4, 10000), Stage((256,), 2, 1150)],
+        metavar="SIZES:BATCH:STEPS",
+        help="rows and columns of the images (of several, steps take turns), images of the largest a step, steps",
     )
     parser.add_argument("--folder", type=Path, default=Path(".work/pretrain"), help="checkpoint, weights and log")
     parser.add_argument("--init", type=Path, help="weights to go on from; their steps count as done")

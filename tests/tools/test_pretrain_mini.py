@@ -13,7 +13,7 @@ from pretraining.training import Settings, Stage, Trainer
 
 from monai_cobot.networks import build_sam, load_checkpoint
 
-STAGES = (Stage(32, 2, 300), Stage(64, 2, 100))
+STAGES = (Stage((32,), 2, 300), Stage((64,), 2, 100))
 
 
 def new_trainer(folder: Path, stages: tuple[Stage, ...] = STAGES, seed: int = 0, begin: int = 0) -> Trainer:
@@ -61,7 +61,7 @@ def test_training_goes_on_from_given_weights_whose_steps_count_as_done(tmp_path:
 def test_what_is_no_stage_is_refused(stage: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main(["--folder", str(tmp_path), "--stages", stage])
-    assert "SIZE:BATCH:STEPS" in capsys.readouterr().err
+    assert "SIZES:BATCH:STEPS" in capsys.readouterr().err
 
 
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
@@ -89,6 +89,21 @@ def test_the_loss_of_the_same_images_falls(tmp_path: Path) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_the_last_stage_ends_where_held_out_images_gain_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)  # a score after each step
+    course = [0.9, 0.9, 0.5] + [0.6] * training.PATIENCE + [0.7] + [0.7 + training.LEAST_GAIN / 2] * 99
+    scores = iter(course)
+    monkeypatch.setattr(Trainer, "_score", lambda _: {"dice": next(scores), "ellipse_dice": 0.0})
+    trainer = new_trainer(tmp_path, (Stage((32,), 1, 2), Stage((32,), 1, 100)))
+    trainer.run()
+    assert trainer.step == course.index(0.7) + 1 + training.PATIENCE
+    again = new_trainer(tmp_path, trainer.settings.stages)
+    again.run()
+    assert again.step == trainer.step
+
+
 def test_scoring_leaves_the_training_weights_as_they_were(tmp_path: Path) -> None:
     trainer = new_trainer(tmp_path)
     trainer._train_step()
@@ -104,7 +119,7 @@ def test_a_folder_of_another_seed_is_not_continued(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_warms_up_then_stays_then_falls_to_a_hundredth(tmp_path: Path) -> None:
-    trainer = new_trainer(tmp_path, (Stage(32, 2, 1500), Stage(64, 2, 500)))
+    trainer = new_trainer(tmp_path, (Stage((32,), 2, 1500), Stage((64,), 2, 500)))
     assert trainer._learning_rate == pytest.approx(1e-3 / training.WARM_UP_STEPS)
     for trainer.step in (training.WARM_UP_STEPS, 1000):
         assert trainer._learning_rate == pytest.approx(1e-3)
@@ -127,12 +142,24 @@ def test_images_are_easy_and_their_objects_bright_until_both_change_little_by_li
 
 
 def test_one_stage_follows_another(tmp_path: Path) -> None:
-    first, second = stages = Stage(32, 2, 3), Stage(64, 1, 2)
+    first, second = stages = Stage((32,), 2, 3), Stage((64,), 1, 2)
     trainer = new_trainer(tmp_path, stages)
     found = []
     for trainer.step in (0, 2, 3, 4, 5):
         found.append(trainer._stage)
     assert found == [first, first, second, second, second]
+
+
+def test_sizes_of_a_stage_take_turns_with_as_many_pixels_each(tmp_path: Path) -> None:
+    stage = Stage.parse("32,64:1:4")
+    assert [stage.images_of(step) for step in range(3)] == [(4, 32), (1, 64), (4, 32)]
+    trainer = new_trainer(tmp_path, (stage,))
+    drawn = []
+    draw = trainer._draw
+    trainer._draw = lambda *which: drawn.append(which[:2]) or draw(*which)  # type: ignore[method-assign, func-returns-value]
+    trainer._train_step()
+    trainer._train_step()
+    assert drawn == [(4, 32), (1, 64)]
 
 
 def test_a_gradient_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Prompts of generated objects."""
 
+import pytest
 import torch
-from pretraining.prompts import choose_targets, correcting_clicks, first_clicks, jitter_boxes, tight_boxes
+from pretraining.prompts import EXACT, choose_targets, correcting_clicks, first_clicks, jitter_boxes, tight_boxes
 from pretraining.scenes import Scenes, generate
 from torch import Generator
 
@@ -34,6 +35,13 @@ def test_jittered_boxes_move_both_ways_and_are_never_empty_or_outside(generator:
     difference = (moved - boxes)[:, :4, :2][inner]
     assert difference.min() < -0.5
     assert difference.max() > 0.5
+
+
+def test_as_many_boxes_as_is_said_are_those_of_the_masks_to_less_than_a_pixel(generator: Generator) -> None:
+    boxes = torch.tensor([60.0, 80, 180, 200]).repeat(50, 20, 1)
+    moved = (jitter_boxes(generator, boxes, 256) - boxes).abs().amax(-1)
+    assert float((moved < 0.5).float().mean()) == pytest.approx(EXACT, abs=0.05)
+    assert moved.max() > 5
 
 
 def test_a_first_click_lies_inside_the_object(generator: Generator) -> None:

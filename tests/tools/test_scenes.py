@@ -4,9 +4,13 @@ import pytest
 import torch
 from pretraining.fields import smooth_noise
 from pretraining.looks import LOOKS
+from pretraining.losses import dice_score
+from pretraining.prompts import tight_boxes
 from pretraining.scenes import FEWEST, OBJECTS, SMALLEST, Difficulty, Scenes, _visible, generate
 from pretraining.shapes import random_shapes
 from torch import Generator
+
+from monai_cobot.transforms import inscribed_ellipse
 
 
 def test_the_same_seed_draws_the_same_images(generator: Generator) -> None:
@@ -87,6 +91,19 @@ def test_shapes_come_largest_first_and_of_many_sizes(generator: Generator) -> No
     areas = (random_shapes(generator, 16, 10, 64) > 0).float().mean((0, 2, 3))
     assert areas[0] > 5 * areas[-1]
     assert areas[-1] > 0
+
+
+def test_faint_shapes_are_nearly_ellipses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pretraining.shapes.ROUND", 0)
+
+    def dice_of_ellipses(faint: bool) -> float:
+        """Of shapes with the ellipses inscribed in their boxes."""
+        chosen = torch.full((16, 6), faint)
+        masks = random_shapes(Generator().manual_seed(0), 16, 6, 64, level=1.0, faint=chosen) > 0
+        weights = (masks.sum((2, 3)) > 100).float()
+        return dice_score(inscribed_ellipse(tight_boxes(masks), (64, 64)), masks, weights)
+
+    assert dice_of_ellipses(True) > dice_of_ellipses(False) + 0.05
 
 
 def test_a_shape_is_larger_inside_than_at_its_edge(generator: Generator) -> None:

@@ -10,6 +10,10 @@ from pretraining.fields import happens, normal, uniform
 from pretraining.scenes import Scenes
 
 
+EXACT = 0.7
+"""Share of the boxes that lie as tightly around their masks as those that are derived from masks."""
+
+
 @dataclass(frozen=True)
 class Targets:
     """Objects that are asked for.
@@ -56,7 +60,7 @@ def tight_boxes(masks: Tensor) -> Tensor:
 
 
 def jitter_boxes(generator: Generator, boxes: Tensor, size: int) -> Tensor:
-    """Move the edges of half of the boxes in and out, by about a twentieth of the box, as a hurried hand does.
+    """Move the edges of some boxes in and out, by about a twentieth of the box, as a hurried hand does.
 
     Args:
         generator: source of the movements.
@@ -68,7 +72,7 @@ def jitter_boxes(generator: Generator, boxes: Tensor, size: int) -> Tensor:
     """
     low, high = boxes[..., :2], boxes[..., 2:]
     extent = (high - low).repeat(1, 1, 2)
-    reach = 0.06 * happens(generator, (*boxes.shape[:2], 1), 0.5) * extent + 0.0015 * size
+    reach = 0.06 * happens(generator, (*boxes.shape[:2], 1), 1 - EXACT) * extent + 0.0005 * size
     moved = boxes + reach * normal(generator, tuple(boxes.shape)).clamp(-2, 2)
     # an edge stays on its own side of the middle, and half a pixel away from it
     middle = (low + high) / 2

@@ -9,14 +9,16 @@ from pretraining.fields import happens, log_between, log_uniform, normal, smooth
 
 HARMONICS = range(2, 8)
 
-ROUND = 0.5
+ROUND = 0.7
 """Share of the hardest images' shapes that are nearly ellipses, as most organs and lesions are."""
 
 SMALLEST = 0.012
 """Radius of the smallest shapes, in sides of the image: a spinal cord in a slice of the neck."""
 
 
-def random_shapes(generator: Generator, images: int, count: int, size: int, level: float = 1.0) -> Tensor:
+def random_shapes(
+    generator: Generator, images: int, count: int, size: int, level: float = 1.0, faint: Tensor | None = None
+) -> Tensor:
     """Draw shapes as approximate signed distances to their outlines, the largest of an image first.
 
     A shape is a disc whose radius varies with the angle (a random trigonometric polynomial), stretched, bent, turned
@@ -30,6 +32,7 @@ def random_shapes(generator: Generator, images: int, count: int, size: int, leve
         size: rows and columns, S.
         level: of difficulty, in [0, 1]; the lower, the larger the shapes and the less like an ellipse. The harder it is
             to see an outline, the more there is to gain from knowing that most organs are round.
+        faint: (B, N), boolean: shapes that hardly show, and so are round: what nobody sees, no box can tell.
 
     Returns:
         (B, N, S, S): positive inside, in fractions of the image's side.
@@ -37,6 +40,8 @@ def random_shapes(generator: Generator, images: int, count: int, size: int, leve
     batch = (images, count, 1, 1)
     radius = log_uniform(generator, batch, log_between(level, 0.13, SMALLEST), 0.34).sort(dim=1, descending=True).values
     odd = ~happens(generator, batch, ROUND * level)
+    if faint is not None:
+        odd &= ~faint[:, :, None, None]
     x, y = _own_coordinates(generator, radius, odd, size)
     rho = torch.hypot(x, y).clamp_min(1e-4)
     distance = _radius_by_angle(generator, x / rho, y / rho, torch.where(odd, 1.0, 0.3), level).sub_(rho)

@@ -50,35 +50,52 @@ SAVE_EVERY = 300.0
 HELD_OUT = 64
 """Images, from seeds that training never reaches, on which it is scored."""
 
+PATIENCE, LEAST_GAIN = 6, 0.001
+"""The last stage ends early where so many scores have not gained so much over the best one before them."""
+
 
 @dataclass(frozen=True)
 class Stage:
     """A part of the training.
 
     Attributes:
-        size: rows and columns of the images.
-        batch: images a step, in each process.
+        sizes: rows and columns of the images; steps take them in turn, so that the network keeps all of them.
+        batch: images of the largest size a step, in each process; of smaller ones, as many as have the same pixels.
         steps: how many.
     """
 
-    size: int
+    sizes: tuple[int, ...]
     batch: int
     steps: int
 
+    @property
+    def largest(self) -> int:
+        """The largest size."""
+        return max(self.sizes)
+
+    def images_of(self, step: int) -> tuple[int, int]:
+        """How many images a step has, and their size."""
+        size = self.sizes[step % len(self.sizes)]
+        return self.batch * self.largest**2 // size**2, size
+
     @classmethod
     def parse(cls, text: str) -> "Stage":
-        """A stage from ``SIZE:BATCH:STEPS``, as ``64:16:4000``.
+        """A stage from ``SIZES:BATCH:STEPS``, as ``64:16:4000`` or ``128,256:2:4000``.
 
         Raises:
             ValueError: the text is something else.
         """
         try:
-            size, batch, steps = (int(part) for part in text.split(":"))
+            first, *others = text.split(":")
+            sizes = tuple(int(size) for size in first.split(","))
+            batch, steps = (int(part) for part in others)
         except ValueError:
-            raise ValueError(f"{text!r} is no stage: expected SIZE:BATCH:STEPS, as 64:16:4000.") from None
-        if min(size, batch, steps) < 1:
-            raise ValueError(f"{text!r}: expected positive numbers in SIZE:BATCH:STEPS.")
-        return cls(size, batch, steps)
+            raise ValueError(
+                f"{text!r} is no stage: expected SIZES:BATCH:STEPS, as 64:16:4000 or 128,256:2:4000."
+            ) from None
+        if min(*sizes, batch, steps) < 1:
+            raise ValueError(f"{text!r}: expected positive numbers in SIZES:BATCH:STEPS.")
+        return cls(sizes, batch, steps)
 
 
 @dataclass
@@ -120,6 +137,7 @@ class Trainer:
             _groups(self.parameters), lr=0, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
         )
         self.average = [p.detach().clone() for p in self.parameters.values()]
+        self.scores: list[tuple[int, float]] = []
         self.step, self.seconds = settings.begin, 0.0
         self.process, self.processes = place_of_process()
         self.generator = Generator(settings.device)
@@ -128,15 +146,14 @@ class Trainer:
             self._resume()
 
     def run(self) -> None:
-        """Train until the last stage is over; leaves checkpoint, export and log in the folder."""
+        """Train until the last stage is over or gains no more; leaves checkpoint, export and log in the folder."""
         began = time.monotonic() - self.seconds
         logged = saved = self.seconds
         losses: list[float] = []
         images = 0
-        while self.step < self._steps:
-            stage = self._stage
+        while self.step < self._steps and not self._gains_no_more():
+            images += self._stage.images_of(self.step)[0] * self.processes
             losses.append(self._train_step())
-            images += stage.batch * self.processes
             self.seconds = time.monotonic() - began
             if self.seconds - logged >= LOG_EVERY:
                 rate = images / (self.seconds - logged)
@@ -162,6 +179,16 @@ class Trainer:
             left -= stage.steps
         return self.settings.stages[-1]
 
+    def _gains_no_more(self) -> bool:
+        """Whether held-out images have reached a plateau; the process that scores says it to the others."""
+        first = self._steps - self.settings.stages[-1].steps  # others' held-out images are others
+        scores = [dice for step, dice in self.scores if step > first]
+        before, last = scores[:-PATIENCE], scores[-PATIENCE:]
+        plateau = torch.tensor(bool(before) and max(last) < max(before) + LEAST_GAIN, device=self.settings.device)
+        if self.processes > 1:
+            dist.broadcast(plateau, 0)
+        return bool(plateau)
+
     @property
     def _learning_rate(self) -> float:
         falling = max(0.0, (self.step / self._steps - DECAY_FROM) / (1 - DECAY_FROM))
@@ -182,7 +209,7 @@ class Trainer:
         self.generator.manual_seed(1_000_003 * self.settings.seed + self.step * self.processes + self.process)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate
-        images, targets = self._draw(self._stage.batch, self._stage.size, self._difficulty)
+        images, targets = self._draw(*self._stage.images_of(self.step), self._difficulty)
         self.network.train()
         with torch.autocast(self.settings.device.type, torch.bfloat16, enabled=_has_bfloat16(self.settings.device)):
             loss = self._loss(images, targets)
@@ -250,7 +277,7 @@ class Trainer:
         found, ellipse = [], []
         for index in range(HELD_OUT // 8):
             self.generator.manual_seed(2**40 + index)
-            images, targets = self._draw(8, self._stage.size, ALL_LEVELS)
+            images, targets = self._draw(8, self._stage.largest, ALL_LEVELS)
             logits, _ = self.network.decode(self.network.encode(images), self.network.box_tokens(targets.boxes))
             predicted = F.interpolate(logits, targets.masks.shape[-2:], mode="bilinear", align_corners=False) > 0
             found.append(dice_score(predicted, targets.masks, targets.weights))
@@ -268,9 +295,11 @@ class Trainer:
         return self.settings.folder / "log.jsonl"
 
     def _save(self) -> None:
-        """Write the checkpoint and the averaged weights in half precision, and log the score; one process does."""
+        """Score, write the checkpoint and the averaged weights in half precision; one process does."""
         if self.process > 0:
             return
+        score = self._score()
+        self.scores.append((self.step, score["dice"]))
         names = list(self.parameters)
         checkpoint = {
             "sam": self.network.sam.state_dict(),
@@ -278,6 +307,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
+            "scores": self.scores,
             "seed": self.settings.seed,
         }
         buffer = BytesIO()
@@ -287,7 +317,7 @@ class Trainer:
         exported = {name: tensor.half().contiguous().cpu() for name, tensor in exported.items()}
         metadata = {"steps": str(self.step), "seed": str(self.settings.seed), "licence": "Apache-2.0"}
         write_atomically(self.settings.folder / "vit_mini.safetensors", safetensors.torch.save(exported, metadata))
-        self._log(**self._score())
+        self._log(**score)
 
     def _resume(self) -> None:
         checkpoint = torch.load(self._checkpoint, map_location=self.settings.device, weights_only=True)
@@ -299,7 +329,7 @@ class Trainer:
         self.network.sam.load_state_dict(checkpoint["sam"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.average = [checkpoint["average"][name] for name in self.parameters]
-        self.step, self.seconds = checkpoint["step"], checkpoint["seconds"]
+        self.step, self.seconds, self.scores = checkpoint["step"], checkpoint["seconds"], checkpoint["scores"]
         if self.process == 0 and self._log_file.exists():  # what came after the checkpoint is done once more
             lines = self._log_file.read_text(encoding="utf-8").splitlines()
             kept = [line + "\n" for line in lines if json.loads(line)["step"] <= self.step]
@@ -313,7 +343,7 @@ class Trainer:
         where: dict[str, Any] = {
             "step": self.step,
             "minutes": round(self.seconds / 60, 1),
-            "size": self._stage.size,
+            "size": self._stage.largest,
             "learning_rate": f"{self._learning_rate:.2e}",
         }
         line = json.dumps(where | values)

@@ -17,6 +17,7 @@ from monai_cobot.peft import adapt
 
 BuildSam = Callable[..., Sam]
 IMAGE = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+FIRST, SECOND, THIRD, FOURTH = (f"{number:032x}" for number in range(1, 5))
 
 
 def conversions(caplog: pytest.LogCaptureFixture) -> int:
@@ -87,18 +88,49 @@ def test_the_digest_is_that_of_everything_that_the_encoder_computes_with(random_
 
 def test_the_folder_keeps_what_was_used_last_within_its_bound(shallow_sam: BuildSam, tmp_path: Path) -> None:
     model = convert_encoder(shallow_sam().image_encoder)
-    OpenVinoCache(tmp_path).put("first", model)
-    size = sum(file.stat().st_size for file in (tmp_path / "first").iterdir())
+    OpenVinoCache(tmp_path).put(FIRST, model)
+    size = sum(file.stat().st_size for file in (tmp_path / FIRST).iterdir())
     cache = OpenVinoCache(tmp_path, max_bytes=2 * size)
-    cache.put("second", model)
-    for age, name in enumerate(("second", "first")):
+    cache.put(SECOND, model)
+    for age, name in enumerate((SECOND, FIRST)):
         os.utime(tmp_path / name, (age, age))
-    assert cache.get("second") is not None
-    cache.put("third", model)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["second", "third"]
-    OpenVinoCache(tmp_path, max_bytes=1).put("fourth", model)
-    assert [path.name for path in tmp_path.iterdir()] == ["fourth"]
-    assert cache.get("first") is None
+    assert cache.get(SECOND) is not None
+    cache.put(THIRD, model)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [SECOND, THIRD]
+    OpenVinoCache(tmp_path, max_bytes=1).put(FOURTH, model)
+    assert [path.name for path in tmp_path.iterdir()] == [FOURTH]
+    assert cache.get(FIRST) is None
+
+
+def test_what_others_keep_in_the_folder_neither_counts_nor_goes(shallow_sam: BuildSam, tmp_path: Path) -> None:
+    foreign = [
+        tmp_path / "pip" / "encoder.bin",
+        tmp_path / "notes.txt",
+        tmp_path / f"{9:032x}",
+        tmp_path / f"{8:032x}" / "scan.nii",
+        tmp_path / f"{7:032x}" / "encoder.xml" / "inside.xml",
+    ]
+    for file in foreign:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(bytes(1 << 20))
+    for path in (*foreign, *tmp_path.iterdir()):
+        os.utime(path, (0, 0))  # longest unused
+    model = convert_encoder(shallow_sam().image_encoder)
+    OpenVinoCache(tmp_path).put(FIRST, model)
+    size = sum(file.stat().st_size for file in (tmp_path / FIRST).iterdir())
+    OpenVinoCache(tmp_path, max_bytes=2 * size).put(SECOND, model)
+    assert (tmp_path / FIRST).exists(), "there is room for both"
+    OpenVinoCache(tmp_path, max_bytes=1).put(THIRD, model)
+    assert not (tmp_path / FIRST).exists()
+    assert all(file.stat().st_size == 1 << 20 for file in foreign)
+
+
+def test_what_a_killed_process_left_half_written_goes_too(shallow_sam: BuildSam, tmp_path: Path) -> None:
+    left = tmp_path / f".{FIRST}.k3j2h1" / FIRST
+    left.mkdir(parents=True)
+    (left / "encoder.bin").write_bytes(bytes(1 << 20))
+    OpenVinoCache(tmp_path, max_bytes=1).put(SECOND, convert_encoder(shallow_sam().image_encoder))
+    assert [path.name for path in tmp_path.iterdir()] == [SECOND]
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
 import zlib
 from contextlib import suppress
@@ -27,13 +28,16 @@ MAX_BYTES = 10 * 10**9
 
 _GRAPH, _WEIGHTS, _CHECKSUM = "encoder.xml", "encoder.bin", "crc32.txt"
 
+# the second is what a process that was killed left half-written
+_ENTRY = re.compile(r"[0-9a-f]{32}|\.[0-9a-f]{32}\..+")
+
 
 class OpenVinoCache:
     """One folder a converted encoder, named by the digest of what it was converted from.
 
     The folder may be shared by processes and may be deleted at any time. Entries that were not used for longest go
-    where the bound is passed. An entry that is damaged is deleted and counts as absent. Where nothing can be written,
-    nothing is kept, with a warning.
+    where the bound is passed; whatever else lies in the folder neither counts nor goes. An entry that is damaged is
+    deleted and counts as absent. Where nothing can be written, nothing is kept, with a warning.
 
     Args:
         folder: made with the first entry; ``monai_cobot/openvino`` in the user's cache if None.
@@ -80,8 +84,13 @@ class OpenVinoCache:
         """Delete the entries that were not used for longest until the others fit, but never the newest."""
         entries = []
         for entry in self.folder.iterdir():
+            if not _ENTRY.fullmatch(entry.name):
+                continue
             with suppress(OSError):  # deleted by another process meanwhile
-                entries.append((entry.stat().st_mtime_ns, sum(file.stat().st_size for file in entry.rglob("*")), entry))
+                files = [path for path in entry.rglob("*") if not path.is_dir()]
+                # the user may have named a folder in which others keep theirs, under names like ours
+                if files and {file.name for file in files} <= {_GRAPH, _WEIGHTS, _CHECKSUM}:
+                    entries.append((entry.stat().st_mtime_ns, sum(file.stat().st_size for file in files), entry))
         total = sum(size for _, size, _ in entries)
         for _, size, entry in sorted(entries):
             if total > self.max_bytes and entry != newest:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
+import re
 import time
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +20,17 @@ from torch import Tensor
 
 from monai_cobot.files import written_beside
 
-__all__ = ["FeatureCache", "image_digest", "releases"]
+__all__ = ["FeatureCache", "delete_features", "image_digest", "releases"]
 
 logger = logging.getLogger(__name__)
 
 _SUFFIX = ".safetensors"
 _TYPES = (torch.float32, torch.bfloat16)
+
+# Where an entry lies below the folder, or what a process that was killed left of one.
+_ENTRY = re.compile(
+    r"[^/]+/(?P<begin>[0-9a-f]{2})/(\.(?P=begin)[0-9a-f]{30}\.safetensors\.[^/]+/)?(?P=begin)[0-9a-f]{30}\.safetensors"
+)
 
 # Other processes write too, so that the folder must be looked at from time to time: after this share of the bound.
 _SCAN_SHARE = 1 / 16
@@ -50,8 +56,9 @@ class FeatureCache:
     """One file an image in a folder, memory-mapped when it is read; the folder never grows far beyond a bound.
 
     The folder may be shared by processes and by trainings with other weights, and may be deleted at any time. Entries
-    that were not used for longest go first. An entry that is damaged, or is not what its name says, is deleted and
-    counts as absent. Where the disk is full nothing more is kept, with a warning.
+    that were not used for longest go first; whatever else lies in the folder neither counts nor goes. An entry that is
+    damaged, or is not what its name says, is deleted and counts as absent. Where the disk is full nothing more is kept,
+    with a warning.
 
     Args:
         folder: where the files are; made with the first entry.
@@ -149,12 +156,6 @@ class FeatureCache:
             self._writes = False
             logger.warning("No more image features are kept in %s (%s); work goes on without.", self.folder, error)
 
-    def clear(self) -> None:
-        """Delete the folder with all sources."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._bytes_until_scan = 0
-        self._used.clear()
-
     def _path(self, digest: str) -> Path:
         return self.folder / self.source / digest[:2] / f"{digest}{_SUFFIX}"
 
@@ -173,7 +174,7 @@ class FeatureCache:
         if self._bytes_until_scan >= 0:
             return True
         entries = []
-        for path in self.folder.rglob(f"*{_SUFFIX}"):
+        for path in _entries(self.folder):
             try:
                 status = path.stat()
             except OSError:  # deleted by another process meanwhile
@@ -192,6 +193,26 @@ class FeatureCache:
                 total -= length
         self._bytes_until_scan = min(reserve, max(0, self.max_bytes - total))
         return total <= self.max_bytes or not self.keep_used
+
+
+def delete_features(folder: Path) -> None:
+    """Delete what caches keep in a folder, of all sources, and the folders that are empty then; all else stays."""
+    for path in list(_entries(folder)):
+        _delete(path)
+        for emptied in path.parents:
+            if emptied == folder.parent:
+                break
+            with suppress(OSError):  # there is more in it
+                emptied.rmdir()
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """The entries of all sources; adapters and SAM's own weights, which may lie there too, end alike."""
+    for parent, _, names in os.walk(folder):  # passes over what others delete meanwhile
+        for name in names:
+            path = Path(parent, name)
+            if _ENTRY.fullmatch(path.relative_to(folder).as_posix()):
+                yield path
 
 
 def _delete(path: Path) -> None:

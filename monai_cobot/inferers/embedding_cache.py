@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections import OrderedDict
 from os import PathLike
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from monai_cobot.data import FeatureCache
+from monai_cobot.data.feature_cache import FeatureCache, delete_features
 
 __all__ = ["EmbeddingCache"]
 
@@ -23,8 +22,8 @@ class EmbeddingCache:
 
     Args:
         max_memory_gb: bound of the embeddings in memory, in units of 10^9 bytes; they stay on their device.
-        folder: where they are kept as well, across programs; None for memory alone. It holds only embeddings and may be
-            deleted at any time.
+        folder: where they are kept as well, across programs; None for memory alone. It may be deleted at any time;
+            whatever else lies there stays.
         max_disk_gb: bound of the folder, in units of 10^9 bytes.
 
     Raises:
@@ -47,11 +46,6 @@ class EmbeddingCache:
         self._bytes = 0
         self._memory_lock = threading.Lock()
         self._disk_lock = threading.Lock()
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of the embeddings in memory."""
-        return self._bytes
 
     def get(self, source: str, digest: str) -> Tensor | None:
         """The embedding of an image, as it was put, or None; one from disk is on the CPU."""
@@ -82,7 +76,7 @@ class EmbeddingCache:
             self._bytes = 0
         with self._disk_lock:
             if self.folder is not None:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                delete_features(self.folder)
             self._disks.clear()
 
     def _keep(self, key: tuple[str, str], embedding: Tensor) -> None:

@@ -1,6 +1,7 @@
 import errno
 import logging
 import os
+import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from monai_cobot.data import FeatureCache, image_digest
+from monai_cobot.data.feature_cache import delete_features
 
 DIGESTS = [f"{number:032x}" for number in range(100)]
 KILOBYTE = 1e-6  # in GB
@@ -94,6 +96,68 @@ def test_the_folder_stays_below_its_bound_and_what_was_not_used_for_longest_goes
     assert FeatureCache(tmp_path, "old weights").get(DIGESTS[0]) is None
 
 
+FOREIGN = [
+    "adapter_model.safetensors",
+    f"{DIGESTS[7]}.safetensors",
+    "lora/adapter_model.safetensors",
+    "vit/00/adapter_model.safetensors",
+    f"vit/ab/{DIGESTS[7]}.safetensors",
+    f"vit/00/{DIGESTS[7]}.safetensors.bak",
+    f"vit/00/{DIGESTS[7]}.safetensors/model.safetensors",
+    f"vit/00/kept/{DIGESTS[7]}.safetensors",
+    f"mine/vit/00/{DIGESTS[7]}.safetensors",
+]
+
+
+def put_foreign_files(folder: Path) -> list[Path]:
+    """50 kilobytes each, unused for longest."""
+    paths = [folder / name for name in FOREIGN]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(50_000))
+        os.utime(path, (0, 0))
+    return paths
+
+
+def test_what_others_keep_in_the_folder_neither_counts_nor_goes(tmp_path: Path) -> None:
+    foreign = put_foreign_files(tmp_path)
+    cache = FeatureCache(tmp_path, "vit", 100 * KILOBYTE)
+    for digest in DIGESTS[10:30]:
+        cache.put(digest, features(1))
+    assert all(cache.get(digest) is not None for digest in DIGESTS[10:30]), "there is room for them"
+    for digest in DIGESTS[30:90]:
+        cache.put(digest, features(1))
+    assert cache.get(DIGESTS[10]) is None
+    assert all(path.stat().st_size == 50_000 for path in foreign)
+
+
+def test_what_a_killed_process_left_half_written_goes_too(tmp_path: Path) -> None:
+    left = tmp_path / "vit" / "00" / f".{DIGESTS[0]}.safetensors.k3j2h1" / f"{DIGESTS[0]}.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(bytes(50_000))
+    os.utime(left, (0, 0))
+    cache = FeatureCache(tmp_path, "vit", 60 * KILOBYTE)
+    for digest in DIGESTS[1:5]:
+        cache.put(digest, features(1))
+    assert not left.exists()
+    assert all(cache.get(digest) is not None for digest in DIGESTS[1:5])
+
+
+def test_features_of_all_sources_are_deleted_and_nothing_of_others(tmp_path: Path) -> None:
+    folder = tmp_path / "features"
+    for source in ("vit", "old weights"):
+        FeatureCache(folder, source).put(DIGESTS[0], features(0))
+    delete_features(folder)
+    assert not folder.exists()
+    assert tmp_path.exists()
+    foreign = put_foreign_files(folder)
+    for source in ("vit", "old weights"):
+        FeatureCache(folder, source).put(DIGESTS[0], features(0))
+    delete_features(folder)
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(foreign)
+    assert not (folder / "old weights").exists()
+
+
 def test_images_that_do_not_all_fit_are_found_in_every_epoch_as_far_as_they_do(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,8 +218,7 @@ def test_the_folder_may_be_deleted_at_any_time(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "features", "vit")
     cache.put(DIGESTS[0], features(0))
     held = cache.get(DIGESTS[0])
-    cache.clear()
-    assert not (tmp_path / "features").exists()
+    shutil.rmtree(tmp_path / "features")
     assert held is not None
     assert torch.equal(held, features(0))
     assert cache.get(DIGESTS[0]) is None

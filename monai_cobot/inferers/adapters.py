@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -117,9 +118,9 @@ class AdapterShelf:
             adapter.fold()
             encodes_anew = adapter.count_parameters()["encoder"] > 0
             twin.requires_grad_(False).eval()
-            weights = f"{self._base_sha256} {config.weights_sha256}" if encodes_anew else self._base_sha256
+            encodes_with = f"{self._base_sha256} {_computes_with(config)}" if encodes_anew else self._base_sha256
             adapted = self._adapted(
-                folder.name, twin, weights, config.preset, config.details.get("axis", "axial"), config.labels
+                folder.name, twin, encodes_with, config.preset, config.details.get("axis", "axial"), config.labels
             )
             self._loaded[folder] = config, adapted
         return adapted
@@ -134,18 +135,24 @@ class AdapterShelf:
         self,
         name: str,
         sam: Sam,
-        weights: str,
+        encodes_with: str,
         preset: str | None = None,
         axis: str = "axial",
         labels: Mapping[str, int] | None = None,
     ) -> AdaptedSam:
         promptable = PromptableSam(sam, self._precision, self._held_weights)
         size, dtype = sam.image_encoder.img_size, str(promptable.computing_type()).removeprefix("torch.")
-        digest = hashlib.sha256(f"{weights} {self._backend} {releases()}".encode()).hexdigest()[:32]
+        digest = hashlib.sha256(f"{encodes_with} {self._backend} {releases()}".encode()).hexdigest()[:32]
         source = f"embeddings_{variant_of(sam)}_{size}_{dtype}_{digest}"
         network = accelerate(promptable, self._backend, beside=self._of_encoder.get(source))
         self._of_encoder[source] = network
         return AdaptedSam(name, network, source, preset, axis, labels or {})
+
+
+def _computes_with(config: AdapterConfig) -> str:
+    """What an adapter computes with: beside its weights the options of its method, many of which are in no tensor."""
+    options = [config.method, config.method_options, config.orchestration]
+    return f"{config.weights_sha256} {json.dumps(options, sort_keys=True)}"
 
 
 def _tensor_names(folder: Path) -> set[str]:

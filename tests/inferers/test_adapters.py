@@ -149,6 +149,25 @@ def test_a_loaded_adapter_is_kept_and_loaded_anew_only_where_its_files_changed(
     assert forgotten() is None  # what has been replaced keeps no memory
 
 
+@pytest.mark.parametrize(
+    ("method", "option", "value"),
+    [("adaptformer", "scale", 0.2), ("conv_lora", "multiply_by_gate", False), ("sam_adapter", "mask_ratio", 0.5)],
+)
+def test_an_adapter_with_an_edited_option_is_not_answered_with_the_embeddings_of_before(
+    adapter_folder: AdapterFolder, tmp_path: Path, method: str, option: str, value: object
+) -> None:
+    before = adapter_folder(method, 1)
+    same, edited = (shutil.copytree(before, tmp_path / name) for name in ("same", "edited"))
+    config = json.loads((edited / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["method_options"][option] != value
+    config["method_options"][option] = value
+    (edited / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    shelf = AdapterShelf(build_sam("vit_mini", image_size=SIZE))
+    source = shelf.load(before).embedding_source
+    assert shelf.load(same).embedding_source == source
+    assert shelf.load(edited).embedding_source != source
+
+
 def test_an_adapter_that_takes_no_prompts_is_refused_with_what_to_use(tmp_path: Path) -> None:
     adapter = adapt(build_sam("vit_mini", image_size=SIZE), "bitfit", decoder="frozen", classes=2)
     save_adapter(adapter, tmp_path, labels={"a": 1, "b": 2})

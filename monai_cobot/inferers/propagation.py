@@ -84,7 +84,8 @@ def propagate(
         predict: segments a slice.
         axis: slice axis.
         prompts: slice index -> what was drawn on it; where that shows nothing, the slice is passed over.
-        limits: slices that the result may have; prompts on others still say where the object is.
+        limits: slices that the result may have; prompts on others still say where the object is, and it is followed
+            from there.
         rules: where the object ends.
         progress: is told the slices done and, at most, to do.
 
@@ -102,7 +103,7 @@ def propagate(
     def add(index: int, box: Box, prediction: SlicePrediction, given: bool) -> PropagatedSlice:
         done[index] = PropagatedSlice(box, prediction, given)
         if progress is not None:
-            progress(min(len(done), len(limits)), len(limits))
+            progress(sum(each in limits for each in done), len(limits))
         return done[index]
 
     for index in sorted(prompts):
@@ -126,8 +127,10 @@ def propagate(
     trend = _Trend(boxes) if rules.follow_trend else _Trend({})
     for start, step in ((given[0], -1), (given[-1], 1)):
         last = done[start]
-        for index in range(start + step, start + step * (reach + 1), step):
-            if index not in limits or not last.prediction.mask.any():
+        end = limits.start if step < 0 else limits.stop - 1
+        farthest = min(reach, step * (end - start))
+        for index in range(start + step, start + step * (farthest + 1), step):
+            if not last.prediction.mask.any():
                 break
             box = trend.limited(grown_box(last.prediction.mask, rules.margin), index)
             if box is None:

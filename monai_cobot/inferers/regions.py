@@ -99,7 +99,7 @@ def fuse_axes(
         progress: is told the slices done and to do.
 
     Returns:
-        Where, which is whole slices, and (I, J, K) bool; None where all masks are empty.
+        Where, which is whole slices, and (I, J, K) bool; None where that is empty.
 
     Raises:
         Cancelled: if so asked.
@@ -132,7 +132,8 @@ def fuse_axes(
 
         probability += _probability(region, other, shape, of_slice)
     whole = whole.union(region)  # both are no larger than whole slices, and the first is as large
-    return whole, MaskCrop(region, probability > 1.5).read(whole)
+    fused = MaskCrop(region, probability > 1.5).read(whole)
+    return (whole, fused) if fused.any() else None
 
 
 def _existing(slices: Mapping[int, PropagatedSlice], index: int) -> SlicePrediction | None:

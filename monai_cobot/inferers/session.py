@@ -287,7 +287,8 @@ class VolumeSession:
             axis: slice axis.
             boxes: slice index -> box; None for what was drawn on slices of this axis, boxes and points.
             label: which object; a new one is begun.
-            limits: slices that may be changed; None for all. What was drawn on others still says where the object is.
+            limits: slices that may be changed; None for all. What was drawn on others still says where the object is,
+                and it is followed from there.
             rules: where the object ends; None for the usual ones.
             fuse: segment the slices of the two other axes too, and average the probabilities.
             cancel: stops it.
@@ -298,10 +299,10 @@ class VolumeSession:
             fill: fill holes in slices.
 
         Returns:
-            The slices that show the object.
+            From the first to the last slice that shows the object.
 
         Raises:
-            ValueError: there is no box, or one does not fit.
+            ValueError: there is no box, one does not fit, or nothing is found in the slices that may be changed.
             Cancelled: if so asked.
         """
         if axis not in SLICE_AXES:
@@ -330,7 +331,7 @@ class VolumeSession:
             if found is None:
                 raise ValueError(
                     "The model finds nothing in these boxes, or nothing in the slices that may be changed; draw them "
-                    "closer around the object."
+                    "closer around the object, on slices that may be changed or near those."
                 )
             region, mask = found
             changed = begun.without_propagated(axis, limits)
@@ -338,13 +339,16 @@ class VolumeSession:
             drawn_on = {min(max(index, limits.start), limits.stop - 1) - region.low[normal] for index in prompts}
             tidied = _tidied(mask, axis, fill, connected_to=drawn_on if keep_connected else None)
             changed = changed.with_mask(region, tidied)
-            shown = {}
-            for index in region.indices(axis):  # where axes were fused, that may be one slice more at each end
-                box = slices[index].box if index in slices else self._box_in_slice(changed, axis, index)
+            shown, came_from = [], {index: drawn for index, drawn in prompts.items() if index in limits}
+            for index in region.indices(axis):
+                box = self._box_in_slice(changed, axis, index)
                 if box is not None:
-                    shown[index] = prompts.get(index) or SlicePrompts(box, origin="propagated")
-            self._change(changed.with_prompts({(axis, index): drawn for index, drawn in shown.items()}))
-            return range(min(shown), max(shown) + 1)
+                    shown.append(index)
+                    if index in slices:  # where axes were fused, there may be one slice more at each end
+                        box = slices[index].box
+                    came_from.setdefault(index, SlicePrompts(box, origin="propagated"))
+            self._change(changed.with_prompts({(axis, index): drawn for index, drawn in came_from.items()}))
+            return range(shown[0], shown[-1] + 1)
 
     def remove(self, label: int) -> None:
         """Take an object away, without waiting for work on others.

@@ -91,6 +91,20 @@ def test_boxes_beyond_the_limits_guide_what_is_within_and_are_not_changed() -> N
     assert {index for index, _ in predict.asked} == {12, 24, *range(14, 20)}
 
 
+@pytest.mark.parametrize(("limits", "asked"), [(range(15, 20), range(12, 20)), (range(8, 10), range(8, 13))])
+def test_an_object_is_followed_through_slices_beyond_the_limits_to_those_within(limits: range, asked: range) -> None:
+    slices = moving_disc()
+    predict = BrightInBox(slices)
+    steps: list[tuple[int, int]] = []
+    found = propagate(predict, "axial", {12: box_at(slices, 12)}, limits, FAR, lambda *step: steps.append(step))
+    assert list(found) == list(limits)
+    assert masks_are(found, slices)
+    assert {index for index, _ in predict.asked} == set(asked)
+    assert steps[2] == (0, len(limits)), "what is not kept is no slice done"
+    assert steps[-1] == (len(limits), len(limits))
+    assert propagate(BrightInBox(moving_disc(last=14)), "axial", {12: box_at(slices, 12)}, range(16, 20), FAR) == {}
+
+
 def test_a_prompt_that_shows_nothing_draws_no_box_after_it() -> None:
     class NothingAtPoints(BrightInBox):
         def __call__(self, axis: str, index: int, prompts: SlicePrompts) -> SlicePrediction:

@@ -1,6 +1,6 @@
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -426,16 +426,21 @@ def test_three_axes_are_fused_by_the_mean_of_their_probabilities(session: Volume
     assert not fused[i:, j:, k:].any()
 
 
-def paint(session: VolumeSession, monkeypatch: pytest.MonkeyPatch, painted: np.ndarray) -> None:
-    """Whatever is drawn, axial slices show this: (I, J, K) bool at the volume's origin."""
+def paint(
+    session: VolumeSession,
+    monkeypatch: pytest.MonkeyPatch,
+    painted: np.ndarray,
+    axes: Sequence[str] = SLICE_AXES,
+) -> None:
+    """Whatever is drawn, slices of these axes show this, and others nothing: (I, J, K) bool at the volume's origin."""
+    whole = np.zeros(session.shape, dtype=bool)
+    i, j, k = painted.shape
+    whole[:i, :j, :k] = painted
 
     class Painted(SlicePredictor):
         def __call__(self, axis: str, index: int, prompts: object) -> SlicePrediction:
-            i, j, k = painted.shape
-            plane = np.zeros(session._encoder.shape(axis), dtype=np.float32) - 5
-            if index < k:
-                plane[:j, :i] += 10 * painted[:, :, index].T
-            return SlicePrediction(plane, 1.0)
+            shown = take_slice(whole[None], axis, index)[0] & (axis in axes)
+            return SlicePrediction(np.where(shown, 5, -5).astype(np.float32), 1.0)
 
     predictor = Painted(session.model, PRESET, session._encoder, CancelToken())
     monkeypatch.setattr(session, "_predictor", lambda cancel: predictor)
@@ -458,6 +463,43 @@ def test_no_slice_with_a_box_loses_its_mask_where_the_slices_between_show_nothin
     assert list(kept) == [4], "beside a drawn slice outside the limits, the limit stands for it"
     session.propagate("axial", boxes, label=4, limits=range(6, 12))
     assert list(np.flatnonzero(session.lps_mask(4).any(axis=(0, 1)))) == [8, 9, 10], "the largest, where none is left"
+
+
+def test_a_slice_that_tidying_empties_keeps_no_prompt_and_is_no_slice_of_the_object(
+    session: VolumeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted = np.zeros((12, 12, 18), dtype=bool)
+    painted[2:9, 2:9, 3:6] = painted[2:9, 2:9, 8:11] = True
+    paint(session, monkeypatch, painted)
+    boxes = {4: (1.0, 1.0, 10.0, 10.0), 14: (1.0, 1.0, 10.0, 10.0)}
+    rules = EndRules(max_reach=100)
+    assert session.propagate("axial", boxes, rules=rules) == range(3, 6)
+    origins = {index: drawn.origin for (_, index), drawn in session.objects[1].prompts.items()}
+    assert origins == {3: "propagated", 4: "drawn", 5: "propagated", 14: "drawn"}, "what the user drew stays"
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_a_box_beyond_the_limits_is_enough_where_the_object_reaches_into_them(
+    session: VolumeSession, monkeypatch: pytest.MonkeyPatch, fuse: bool
+) -> None:
+    painted = np.zeros((12, 12, 18), dtype=bool)
+    painted[2:9, 2:9, 3:13] = True
+    paint(session, monkeypatch, painted)
+    boxes, rules, limits = {4: (1.0, 1.0, 10.0, 10.0)}, EndRules(max_reach=100), range(7, 10)
+    assert session.propagate("axial", boxes, 1, limits, rules, fuse) == limits
+    assert list(np.flatnonzero(session.lps_mask(1).any(axis=(0, 1)))) == list(limits)
+    assert set(session.objects[1].prompts) == {("axial", index) for index in limits}
+    with pytest.raises(ValueError, match="nothing in the slices that may be changed"):
+        session.propagate("axial", boxes, 1, range(14, 18), rules, fuse)
+
+
+def test_fused_axes_that_agree_on_nothing_are_refused(session: VolumeSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    painted = np.zeros((12, 12, 18), dtype=bool)
+    painted[2:9, 2:9, 3:6] = True
+    paint(session, monkeypatch, painted, axes=("axial",))
+    with pytest.raises(ValueError, match="finds nothing"):
+        session.propagate("axial", {4: (1.0, 1.0, 10.0, 10.0)}, fuse=True)
+    assert not session.objects
 
 
 def test_what_is_not_connected_and_holes_are_tidied_where_that_is_asked_for(

@@ -22,11 +22,14 @@ class VoxelPrompt:
 
     Attributes:
         axis: along which slices follow one another: 0, 1, 2 for i, j, k; None for the model's own axis.
-        index: of the slice; None for a 3D prompt.
+        index: of the slice along ``axis``, which is then given; None for a 3D prompt.
         box: around the object; one voxel thick in a slice.
-        foreground, background: points in the object, and points that are not.
-        boxes: to propagate from, each one voxel thick.
+        foreground, background: points in the object, and points that are not; in a slice, of that slice.
+        boxes: to propagate from, each one voxel thick, without anything else.
         reach: the most slices beyond ``boxes``.
+
+    Raises:
+        ValueError: nothing says where the object is, or what does is not in the slice.
     """
 
     axis: int | None = None
@@ -36,6 +39,29 @@ class VoxelPrompt:
     background: tuple[Voxel, ...] = ()
     boxes: tuple[Region, ...] = ()
     reach: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.axis not in (None, 0, 1, 2):
+            raise ValueError(f"axis is {self.axis}; it is 0, 1 or 2, for the axes i, j, k of the file, or None.")
+        beside_boxes = (self.index, self.box, *self.foreground, *self.background)
+        if self.boxes and any(each is not None for each in beside_boxes):
+            raise ValueError("Boxes to propagate from take no index, box or points beside them: give one or the other.")
+        if self.box is None and not self.foreground and not self.boxes:
+            raise ValueError("There is neither a box nor a foreground point: say where the object is.")
+        if self.index is not None:
+            self._check_slice(self.index)
+
+    def _check_slice(self, index: int) -> None:
+        if self.axis is None:
+            raise ValueError(f"Slice {index} of which axis? Give axis as well: 0, 1 or 2, for i, j, k.")
+        slices = {voxel[self.axis] for voxel in (*self.foreground, *self.background)}
+        if self.box is not None:
+            slices.update(range(self.box.low[self.axis], self.box.high[self.axis]))
+        if slices != {index}:
+            raise ValueError(
+                f"The box and points of slice {index} along axis {self.axis} lie in the slices {sorted(slices)}: give "
+                "those of the slice alone, or no index for a 3D prompt."
+            )
 
 
 def segment_prompt(
@@ -104,8 +130,17 @@ def _voxel(voxel: Voxel) -> Region:
 
 
 def _on_slice(box: Region, axis: str, volume: Volume) -> tuple[int, Box]:
-    """The slice that a box one voxel thick is in, and the box as it is shown there."""
+    """The slice that a box one voxel thick is in, and the box as it is shown there.
+
+    Raises:
+        ValueError: it is thicker.
+    """
     region = region_from_source(box, volume)
+    if len(region.indices(axis)) != 1:
+        raise ValueError(
+            f"The box from {box.low} to {box.high} lies in {len(region.indices(axis))} {axis} slices: give a box one "
+            "voxel thick for each slice."
+        )
     return region.indices(axis).start, region.box(axis, volume.array.shape[1:])
 
 

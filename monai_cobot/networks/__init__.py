@@ -5,7 +5,7 @@ from monai_cobot.networks.backends import AcceleratedSam, BackendChoice, Backend
 from monai_cobot.networks.block import FusedBlock, set_attention
 from monai_cobot.networks.checkpoint import base_weights_sha256, load_checkpoint, load_into
 from monai_cobot.networks.class_head import ClassHead, class_head_of
-from monai_cobot.networks.decoding import decode_classes, decode_masks
+from monai_cobot.networks.decoding import decode_masks
 from monai_cobot.networks.encoder import ImageEncoder, frozen_depth, set_gradient_checkpointing
 from monai_cobot.networks.promptable import FrozenFeatures, PromptableSam
 from monai_cobot.networks.sam import build_sam, build_sam_without_weights
@@ -29,7 +29,6 @@ __all__ = [
     "build_sam",
     "build_sam_without_weights",
     "class_head_of",
-    "decode_classes",
     "decode_masks",
     "frozen_depth",
     "load_checkpoint",

@@ -113,7 +113,7 @@ class Adapter:
         self.classes = classes
         self.orchestration = None if orchestration is None else dict(orchestration)
 
-        # All that can fail comes first, so that a failure leaves the SAM as it was.
+        # All that can fail comes first, for lack of memory too, so that a failure leaves the SAM as it was.
         modules = dict(method.replacements(sam))
         orchestrator = None if orchestration is None else _orchestrator_over(modules, method, orchestration)
         if decoder == "lora":
@@ -127,25 +127,27 @@ class Adapter:
             ]
         class_head = None if classes is None else ClassHead(sam.mask_decoder, classes)
         self.base_sha256 = base_weights_sha256(sam)
-
-        base_names = set(sam.state_dict())
-        self._required_grad = {name: parameter.requires_grad for name, parameter in sam.named_parameters()}
-        sam.requires_grad_(False)
         self._originals = {name: sam.get_submodule(name) for name in modules}
         for name, module in modules.items():
             _fit(module, self._originals[name])
+        if orchestrator is not None:
+            orchestrator.to(next(sam.image_encoder.parameters()))
+        parameters = dict(sam.named_parameters())
+        self._unfrozen_before = {name: parameters[name].detach().clone() for name in unfrozen}
+
+        base_names = set(sam.state_dict())
+        self._required_grad = {name: parameter.requires_grad for name, parameter in parameters.items()}
+        sam.requires_grad_(False)
+        for name in unfrozen:
+            parameters[name].requires_grad_(True)
+        for name, module in modules.items():
             sam.set_submodule(name, module.train(sam.training))
         if orchestrator is not None:
-            sam.image_encoder.add_module("orchestrator", orchestrator.to(next(sam.image_encoder.parameters())))
+            sam.image_encoder.add_module("orchestrator", orchestrator)
             self._refresh_hook = sam.image_encoder.register_forward_pre_hook(orchestrator.refresh)
         if class_head is not None:
             sam.mask_decoder.add_module(CLASS_HEAD, class_head)
         sam.adapted_with = method.name
-
-        parameters = dict(sam.named_parameters())
-        for name in unfrozen:
-            parameters[name].requires_grad_(True)
-        self._unfrozen_before = {name: parameters[name].detach().clone() for name in unfrozen}
         self._own_names = [name for name in sam.state_dict() if name not in base_names or name in self._unfrozen_before]
 
     @property

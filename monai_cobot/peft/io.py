@@ -199,7 +199,7 @@ def load_adapter(sam: Sam, folder: str | os.PathLike[str]) -> Adapter:
             adapter.load_state_dict(state)
         except ValueError as error:
             raise AdapterError(f"The weights in {folder} are not those that its configuration says: {error}") from error
-    except AdapterError:
+    except BaseException:  # also no memory or an interrupt: nobody would hold the adapter to remove it
         adapter.remove()
         raise
     return adapter

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from monai_cobot.networks import PromptableSam, build_sam
-from monai_cobot.peft import adapt, options_of
+from monai_cobot.peft import AdaptedModule, CrossBlockOrchestrator, adapt, options_of
 
 WITH_BOTTLENECK = ("lora", "adaptformer")
 
@@ -266,6 +266,31 @@ def test_what_cannot_be_is_a_clear_error_and_leaves_the_sam_as_it_was(small_sam,
     assert set(small_sam.state_dict()) == keys
     assert all(parameter.requires_grad for parameter in small_sam.parameters())
     adapt(small_sam, "lora")
+
+
+@pytest.mark.parametrize(
+    ("allocating", "step"),
+    [(AdaptedModule, "_apply"), (CrossBlockOrchestrator, "_apply"), (torch.Tensor, "clone")],
+    ids=["the method's modules", "COBOT's parameters", "the decoder's weights of before"],
+)
+def test_a_lack_of_memory_leaves_the_sam_as_it_was(tiny_sam, monkeypatch, allocating, step):
+    kinds = {name: type(module) for name, module in tiny_sam.named_modules()}
+    allocate, calls = getattr(allocating, step), []
+
+    def without_memory(*arguments, **options):
+        calls.append(1)
+        if allocating is AdaptedModule and len(calls) < 3:  # a few modules still fit
+            return allocate(*arguments, **options)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(allocating, step, without_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            adapt(tiny_sam, "adaptformer", orchestrate=True)
+    assert {name: type(module) for name, module in tiny_sam.named_modules()} == kinds
+    assert all(parameter.requires_grad for parameter in tiny_sam.parameters())
+    assert not tiny_sam.image_encoder._forward_pre_hooks
+    adapt(tiny_sam, "lora")
 
 
 def test_adapting_twice_is_an_error(tiny_sam):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from monai_cobot.networks import build_sam
-from monai_cobot.peft import AdapterError, adapt, load_adapter, read_adapter_config, save_adapter
+from monai_cobot.peft import Adapter, AdapterError, adapt, load_adapter, read_adapter_config, save_adapter
 
 
 @pytest.fixture
@@ -121,6 +121,21 @@ def test_a_configuration_that_does_not_fit_is_refused_and_the_sam_stays_as_it_wa
     with pytest.raises(AdapterError, match=message):
         load_adapter(sam, saved[0])
     adapt(sam, "lora")
+
+
+@pytest.mark.parametrize("failure", [torch.OutOfMemoryError("CUDA out of memory"), KeyboardInterrupt()])
+def test_loading_that_is_cut_short_leaves_the_sam_as_it_was(saved, image, monkeypatch, failure):
+    def cut_short(*_):
+        raise failure
+
+    sam = build_sam("vit_mini", image_size=64)
+    before = sam.image_encoder(image)
+    with monkeypatch.context() as patch:
+        patch.setattr(Adapter, "load_state_dict", cut_short)
+        with pytest.raises(type(failure)):
+            load_adapter(sam, saved[0])
+    assert torch.equal(sam.image_encoder(image), before)
+    load_adapter(sam, saved[0])
 
 
 def test_an_adapted_sam_takes_no_second_adapter(saved):

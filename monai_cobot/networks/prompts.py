@@ -37,7 +37,7 @@ def embed_points(prompt_encoder: PromptEncoder, points: Tensor, labels: Tensor) 
     Args:
         prompt_encoder: SAM's prompt encoder, embedding width C.
         points: (..., P, 2) as x, y in pixels of SAM's frame, measured on pixel centres: the first column has x = 0.
-        labels: (..., P): 1 inside the object, 0 outside, -1 where there is no point.
+        labels: (..., P): 1 inside the object, 0 outside, -1 where there is no point, whatever its coordinates.
 
     Returns:
         (..., P, C): one token a point.
@@ -46,7 +46,8 @@ def embed_points(prompt_encoder: PromptEncoder, points: Tensor, labels: Tensor) 
     positions = (points.float() + 0.5) / points.new_tensor((width, height), dtype=torch.float32)
     kinds = (prompt_encoder.not_a_point_embed, *prompt_encoder.point_embeddings[:2])  # of labels -1, 0, 1
     kind = torch.cat([embedding.weight for embedding in kinds])[labels.long() + 1]  # (..., P, C)
-    return _embed_positions(prompt_encoder, positions) * (labels >= 0).unsqueeze(-1) + kind
+    # chosen, not multiplied by 0: a point that is none may lie anywhere, at NaN too
+    return torch.where((labels >= 0).unsqueeze(-1), _embed_positions(prompt_encoder, positions), 0) + kind
 
 
 def embed_grid(prompt_encoder: PromptEncoder) -> Tensor:

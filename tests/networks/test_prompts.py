@@ -1,5 +1,6 @@
 """Prompts as tokens, against segment_anything's own prompt encoder."""
 
+import pytest
 import torch
 
 from monai_cobot.networks import build_sam
@@ -20,6 +21,14 @@ def test_points_without_a_box_are_padded_with_one_that_is_no_point() -> None:
     padded = torch.cat((points, torch.zeros(1, 1, 2)), dim=1), torch.tensor([[1, -1]])
     expected = encoder._embed_points(points, labels, pad=True)
     torch.testing.assert_close(embed_points(encoder, *padded), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("coordinate", [float("nan"), float("inf")])
+def test_where_a_point_that_is_none_lies_changes_nothing(coordinate: float) -> None:
+    encoder = build_sam("vit_mini").prompt_encoder
+    points, labels = torch.tensor([[[12.0, 40.0], [coordinate, coordinate]]]), torch.tensor([[1, -1]])
+    expected = encoder._embed_points(points.nan_to_num(0, 0, 0), labels, pad=False)
+    torch.testing.assert_close(embed_points(encoder, points, labels), expected, rtol=0, atol=1e-5)
 
 
 def test_points_of_several_images_and_objects_are_embedded_one_by_one() -> None:

@@ -137,6 +137,7 @@ def load_into(sam: Sam, state: Mapping[str, Tensor]) -> None:
     # cast first: load_state_dict(assign=True) would keep the checkpoint's type
     fitted = {key: tensor.to(own[key].dtype) for key, tensor in fitted.items()}
     sam.load_state_dict(fitted, assign=next(sam.parameters()).is_meta)
+    sam.known_sha256 = None  # it was that of the weights before
 
 
 def _fit_positions(sam: Sam, key: str, tensor: Tensor, shape: torch.Size, state: Mapping[str, Tensor]) -> Tensor:
@@ -207,7 +208,8 @@ def base_weights_sha256(sam: Sam) -> str:
 
     Args:
         sam: before any adapter is injected, for an adapter's parameters would count too. Where it has the attribute
-            ``known_sha256``, that is returned: whoever made it from weights that were digested already has set it.
+            ``known_sha256``, that is returned: whoever made it from weights that were digested already has set it, and
+            ``load_into`` takes it back.
 
     Returns:
         64 hexadecimal digits.

@@ -12,6 +12,7 @@ from monai_cobot.networks import (
     VARIANTS,
     base_weights_sha256,
     build_sam,
+    build_sam_without_weights,
     load_checkpoint,
     load_into,
     set_attention,
@@ -229,6 +230,14 @@ def test_the_digest_is_the_same_at_every_image_size(random_sam: BuildSam, tmp_pa
     sam = random_sam(128)
     save_file(sam.state_dict(), tmp_path / "sam.safetensors")
     assert base_weights_sha256(build_sam("vit_mini", tmp_path / "sam.safetensors", 64)) == base_weights_sha256(sam)
+
+
+def test_the_digest_is_that_of_the_weights_that_were_loaded_last(random_sam: BuildSam) -> None:
+    loaded, other = random_sam(), build_sam("vit_mini", image_size=64)
+    for sam in (build_sam_without_weights("vit_mini", image_size=64), other):
+        sam.known_sha256 = base_weights_sha256(sam)
+        load_into(sam, loaded.state_dict())
+        assert base_weights_sha256(sam) == base_weights_sha256(loaded)
 
 
 def test_the_digest_sees_one_changed_number_and_not_the_kind_of_attention(random_sam: BuildSam) -> None:

@@ -48,7 +48,6 @@ from segment_anything.modeling.image_encoder import (
     Attention,
     Block,
     PatchEmbed,
-    get_rel_pos,
     window_partition,
     window_unpartition,
 )
@@ -68,7 +67,6 @@ __all__ = [
     "Sam",
     "TwoWayAttentionBlock",
     "TwoWayTransformer",
-    "get_rel_pos",
     "window_partition",
     "window_unpartition",
 ]

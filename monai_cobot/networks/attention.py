@@ -41,13 +41,13 @@ class FusedAttention(Attention):
         batch, height, width, _ = qkv.shape
         parts = qkv.reshape(batch, height, width, 3, self.num_heads, -1).permute(3, 0, 4, 1, 2, 5)
         q, k, v = parts.unbind(0)  # (B, heads, H, W, D) each
-        row_bias = torch.einsum("bnhwd,hkd->bnhwk", q, _by_distance(self.rel_pos_h, height).to(q.dtype))
-        column_bias = torch.einsum("bnhwd,wkd->bnhwk", q, _by_distance(self.rel_pos_w, width).to(q.dtype))
+        row_bias = torch.einsum("bnhwd,hkd->bnhwk", q, relative_positions(self.rel_pos_h, height).to(q.dtype))
+        column_bias = torch.einsum("bnhwd,wkd->bnhwk", q, relative_positions(self.rel_pos_w, width).to(q.dtype))
         attended = _attention_form(q)(q, k, v, row_bias, column_bias, self.scale)  # (B, heads, H W, D)
         return attended.transpose(1, 2).reshape(batch, height, width, -1)
 
 
-def _by_distance(table: Tensor, length: int) -> Tensor:
+def relative_positions(table: Tensor, length: int) -> Tensor:
     """Relative position embeddings of all pairs along one axis: (L, D) -> (length, length, D), queries first.
 
     A table for another length is interpolated linearly, as ``segment_anything``'s ``get_rel_pos`` does.

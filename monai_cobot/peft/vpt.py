@@ -10,14 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_cobot.networks._segment_anything import (
-    Attention,
-    Block,
-    Sam,
-    get_rel_pos,
-    window_partition,
-    window_unpartition,
-)
+from monai_cobot.networks._segment_anything import Attention, Block, Sam, window_partition, window_unpartition
+from monai_cobot.networks.attention import relative_positions
 
 from .blocks import last_blocks
 from .method import AdaptedModule, Method, register, require_whole
@@ -41,8 +35,8 @@ def attend_with_prompts(attention: Attention, prompts: Tensor, tokens: Tensor) -
     x = torch.cat((prompts, tokens.flatten(1, 2)), dim=1)  # (B, P + H W, D)
     q, k, v = attention.qkv(x).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     placed = q[:, :, count:].unflatten(2, (height, width))  # (B, heads, H, W, D / heads)
-    row_table = get_rel_pos(height, height, attention.rel_pos_h).to(q.dtype)  # (H, H, D / heads)
-    column_table = get_rel_pos(width, width, attention.rel_pos_w).to(q.dtype)
+    row_table = relative_positions(attention.rel_pos_h, height).to(q.dtype)  # (H, H, D / heads)
+    column_table = relative_positions(attention.rel_pos_w, width).to(q.dtype)
     row_bias = torch.einsum("bnhwd,hkd->bnhwk", placed, row_table)
     column_bias = torch.einsum("bnhwd,wkd->bnhwk", placed, column_table)
     bias = torch.cat((row_bias, column_bias), dim=-1).flatten(2, 3)  # (B, heads, H W, H + W)

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from segment_anything.modeling.image_encoder import get_rel_pos
 from torch import Tensor, nn
 
 from monai_cobot.networks import PromptableSam, build_sam
-from monai_cobot.networks._segment_anything import Attention, get_rel_pos
+from monai_cobot.networks._segment_anything import Attention
 from monai_cobot.peft import adapt
 from monai_cobot.peft.sam_adapter import high_frequencies
 

@@ -76,7 +76,7 @@ class AcceleratedSam(PromptableSam):
         # one by one: a batch is no faster on a CPU, and every size of it would be another conversion
         return torch.cat([self._encode_whole(image) for image in pixels.split(1)])
 
-    def shares_encoder_with(self, network: PromptableSam) -> bool:
+    def _shares_encoder_with(self, network: PromptableSam) -> bool:
         """Whether the image encoder of a network computes with the very tensors that this one was made ready with."""
         encoder, precision = network.sam.image_encoder, network.computing_type()
         return precision == self.computing_type() and _versions(encoder) == self._snapshot
@@ -111,7 +111,7 @@ def accelerate(
         BackendError: the backend that was asked for is not installed, does not run on the network's device, or cannot
             convert this encoder. Under ``auto``, the next one is taken.
     """
-    if beside is not None and beside.shares_encoder_with(network):
+    if beside is not None and beside._shares_encoder_with(network):
         network.eval()
         return AcceleratedSam(network, beside.choice, beside._encode_whole)
     choice = choose_backend(network, backend)

@@ -59,7 +59,8 @@ def initial_quaternions(num_maps: int, width: int, initialisation: str = "orthog
     if width % 4:
         raise ValueError(
             f"A quaternion layer needs a bottleneck width divisible by 4, but the width is {width}. "
-            "Choose a width such as 4, 8 or 16, or another layer: hypercomplex='linear' or 'none'."
+            "Choose a width such as 4, 8 or 16, another layer with hypercomplex='linear' or 'none', or leave COBOT out "
+            "with orchestrate=False."
         )
     block = width // 4
     if initialisation == "uniform":

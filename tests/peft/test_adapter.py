@@ -237,7 +237,10 @@ def test_a_low_rank_decoder_starts_equal_trains_little_and_merges(small_sam, ima
         ({"method": "prefix"}, "Unknown method 'prefix'; choose one of adaptformer, bitfit, conv_lora, "),
         ({"method": "lora", "bottleneck": 8}, "no option 'bottleneck'; it has rank"),
         ({"method": "lora", "relation": "fixed"}, "COBOT's need orchestrate=True"),
-        ({"method": "lora", "orchestrate": True, "rank": 6}, "divisible by 4"),
+        (
+            {"method": "lora", "orchestrate": True, "rank": 6},
+            "divisible by 4, .* leave COBOT out with orchestrate=False",
+        ),
         ({"method": "lora", "rank": 0}, "rank must be a whole number of at least 1, got 0"),
         ({"method": "lora", "rank": "4"}, "rank must be a whole number of at least 1, got '4'"),
         ({"method": "adaptformer", "bottleneck": 8.0}, r"bottleneck must be a whole number of at least 1, got 8\.0"),

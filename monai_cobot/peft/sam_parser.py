@@ -55,6 +55,10 @@ class SamParser(Method):
     The neck's two convolutions of width C have 2*C: 512 on ViT-B, the paper's count. The patch embedding of width D
     adds D (1,280 in all), the four linear layers of each of N blocks 4*N*D (36,864 on ViT-B).
 
+    Adapt and load in float32, and merge before ``sam.half()``: in half precision s and s_0 are rounded before one is
+    taken from the other, and changes of 1 % err by a thirtieth of themselves in float16, by a fifth in bfloat16.
+    Autocast leaves both as they are.
+
     Args:
         patch_embed: the patch embedding too.
         linears: every linear layer of the blocks too. Decomposing them takes a while.

@@ -25,7 +25,8 @@ __all__ = [
 
 AdapterOption = Annotated[Path | None, typer.Option("--adapter", help="Adapter folder; without, SAM as it is.")]
 VariantOption = Annotated[
-    str | None, typer.Option("--sam-variant", help="vit_mini, vit_b, vit_l or vit_h; without, the adapter's.")
+    str | None,
+    typer.Option("--sam-variant", help="vit_mini, vit_b, vit_l or vit_h; without, the adapter's, or vit_mini."),
 ]
 CheckpointOption = Annotated[
     Path | None, typer.Option("--sam-checkpoint", help="SAM's weights; without, those that come with vit_mini.")
@@ -54,6 +55,7 @@ def build_for(adapter: Path | None, variant: str | None, checkpoint: Path | None
     """The SAM that an adapter belongs to, or the one named.
 
     Raises:
+        typer.BadParameter: the variant or image size is another than the adapter was trained with.
         ValueError, OSError: it cannot be built; random weights are refused, since nobody wants masks of them.
     """
     from monai_cobot.networks import build_sam
@@ -62,11 +64,20 @@ def build_for(adapter: Path | None, variant: str | None, checkpoint: Path | None
 
     if adapter is not None:
         trained = read_adapter_config(adapter)
-        variant, image_size = variant or trained.variant, image_size or trained.image_size
+        _check_as_trained("--sam-variant", variant, trained.variant)
+        _check_as_trained("--image-size", image_size, trained.image_size)
+        variant, image_size = trained.variant, trained.image_size
     variant = variant or PACKAGED_VARIANT
     if checkpoint is None and variant != PACKAGED_VARIANT:
         raise ValueError(f"{variant} has no weights in this package: name their file with --sam-checkpoint.")
     return build_sam(variant, checkpoint, image_size)
+
+
+def _check_as_trained(option: str, value: str | int | None, trained: str | int) -> None:
+    if value not in (None, trained):
+        raise typer.BadParameter(
+            f"the adapter was trained with {trained}, not {value}: leave {option} out.", param_hint=option
+        )
 
 
 def open_model(
@@ -81,6 +92,7 @@ def open_model(
     """What segments, on its device.
 
     Raises:
+        typer.BadParameter: as :func:`build_for`.
         ValueError, OSError, BackendError: the SAM, the adapter or the backend cannot be used; says why.
     """
     from monai_cobot.inferers import AdapterShelf, default_device

@@ -352,6 +352,28 @@ def test_wrong_values_of_options_are_said_before_a_model_is_loaded(cobot, image,
 
 
 @pytest.mark.parametrize(
+    ("option", "value", "trained"),
+    [("--image-size", "1024", "64"), ("--image-size", "0", "64"), ("--sam-variant", "vit_b", "vit_mini")],
+)
+def test_a_sam_that_the_adapter_was_not_trained_on_is_refused_by_the_options_name(
+    cobot, image, adapter_folder, tmp_path, option, value, trained
+):
+    common = ["--adapter", adapter_folder, "-o", tmp_path / "mask.nrrd"]
+    ended = cobot("segment", image, "--box", BOX, *common, option, value)
+    assert ended.code == 2
+    said = " ".join(ended.err.replace("│", " ").split())
+    assert (
+        f"Invalid value for {option}: the adapter was trained with {trained}, not {value}: leave {option} out." in said
+    )
+
+
+def test_the_sam_of_the_adapter_may_be_named(cobot, image, adapter_folder, tmp_path):
+    named = ["--adapter", adapter_folder, "--image-size", 64, "--sam-variant", "vit_mini"]
+    ended = cobot("segment", image, "--box", BOX, *named, "--no-propagate", "-o", tmp_path / "mask.nrrd")
+    assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize(
     ("box", "place"),
     [
         ("4,9,3,20,21,9", "in the 3D box 4,9,3,20,21,9"),

@@ -34,7 +34,14 @@ def export(
     boxes only, no points.
     """
     from monai_cobot.networks.exporting import export_onnx, export_torchscript
+    from monai_cobot.peft import read_adapter_config
 
+    if adapter is not None and read_adapter_config(adapter).classes is not None:
+        raise typer.BadParameter(
+            f"{adapter} segments classes without prompts, and the decoder that is written here takes boxes. Export it "
+            "whole with the bundle: save_network, then ckpt_export, as bundles/cobot_sam/docs/README.md shows.",
+            param_hint="--adapter",
+        )
     network = open_model(adapter, sam_variant, sam_checkpoint, image_size, "cpu", "float32").network
     write = export_onnx if export_format is ExportFormat.onnx else export_torchscript
     for name, difference in write(network, output).items():

@@ -3,6 +3,7 @@ import torch
 
 from monai_cobot.inferers import AdapterShelf
 from monai_cobot.networks import build_sam
+from monai_cobot.peft import adapt, save_adapter
 
 
 def test_torchscript_computes_what_the_adapted_network_does(cobot, adapter_folder, tmp_path):
@@ -15,6 +16,18 @@ def test_torchscript_computes_what_the_adapted_network_does(cobot, adapter_folde
             torch.jit.load(tmp_path / "out" / "encoder.ts")(image), boxes
         )
         assert torch.allclose(logits, network(image, boxes), atol=1e-3)
+
+
+def test_an_adapter_with_classes_is_exported_by_the_bundle(cobot, tmp_path):
+    folder = save_adapter(
+        adapt(build_sam("vit_mini", image_size=64), "lora", classes=1), tmp_path / "classes", labels={"ball": 1}
+    )
+    ended = cobot("export", tmp_path / "out", "--format", "torchscript", "--adapter", folder)
+    assert ended.code == 2
+    said = " ".join(ended.err.replace("│", " ").split())
+    assert "Invalid value for --adapter" in said
+    assert "with the bundle: save_network, then ckpt_export" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_files_that_compute_something_else_are_not_kept_and_replace_nothing(

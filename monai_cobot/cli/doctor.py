@@ -22,9 +22,12 @@ __all__ = ["doctor"]
 
 _OPTIONAL = {
     "torchvision": "not needed",
+    "onnx": "cobot export: extra export",
+    "onnxscript": "cobot export: extra export",
     "onnxruntime": "cobot export: extra export",
     "highdicom": "DICOM SEG: extra dicom",
     "openvino": "faster on a CPU: extra openvino",
+    "platformdirs": "with openvino: extra openvino",
     "monailabel": f"cobot serve: {INSTALL}",
     "pydicom-seg": "cobot serve: as monailabel",
 }
@@ -36,7 +39,8 @@ Row = tuple[str, str, str]
 def doctor(
     sam_checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint to look into.")] = None,
 ) -> None:
-    """Show versions, devices and weights. The exit code is 1 where something is missing that is needed."""
+    """Show versions, devices and weights. The exit code is 1 where there is something to do: what is needed is missing,
+    or what is there does not fit."""
     table = Table("", "", "what to do")
     rows = [
         ("Python", platform.python_version(), ""),
@@ -70,7 +74,7 @@ def _packages() -> list[Row]:
         if found is None:
             rows.append((name, f"not installed ({use})", ""))
         elif name in of_extras and not of_extras[name].specifier.contains(found, prereleases=True):
-            rows.append((name, f'{found} does not fit ({use}): pip install "{_plain(of_extras[name])}"', ""))
+            rows.append((name, f"{found} does not fit ({use})", f'pip install "{_plain(of_extras[name])}"'))
         else:
             rows.append((name, found, ""))
     return rows

@@ -3,9 +3,10 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, requires
 
 import pytest
+from packaging.requirements import Requirement
 
 from monai_cobot import __version__
 from monai_cobot.data import generate_phantom
@@ -120,19 +121,52 @@ def test_the_doctor_says_how_to_install_what_is_missing(cobot, monkeypatch):
     assert "pydicom-seg" in ended.out
 
 
-def test_the_doctor_says_what_to_install_where_a_version_is_too_old(cobot, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "found", "asked", "shown"),
+    [
+        ("monai", "1.3.0", "monai>=1.6", ["1.3.0", 'pip install "monai>=1.6"']),
+        (
+            "onnxruntime",
+            "1.0",
+            'onnxruntime>=1.22; extra == "export"',
+            ["1.0 does not fit (cobot export: extra export)", 'pip install "onnxruntime>=1.22"'],
+        ),
+    ],
+    ids=["needed", "optional"],
+)
+def test_the_doctor_says_what_to_install_where_a_version_is_too_old(cobot, monkeypatch, name, found, asked, shown):
     import monai_cobot.cli.doctor as module
 
     version = module.version
-    old = {"monai": "1.3.0", "onnxruntime": "1.0"}
-    monkeypatch.setattr(module, "version", lambda name: old.get(name) or version(name))
-    asked = ["monai>=1.6", 'onnxruntime>=1.22; extra == "export"']
-    monkeypatch.setattr(module, "requires", lambda _: asked)
+    monkeypatch.setattr(module, "version", lambda package: found if package == name else version(package))
+    monkeypatch.setattr(module, "requires", lambda _: [asked])
     monkeypatch.setenv("COLUMNS", "400")
     ended = cobot("doctor")
     assert ended.code == 1
-    assert 'pip install "monai>=1.6"' in ended.out
-    assert '1.0 does not fit (cobot export: extra export): pip install "onnxruntime>=1.22"' in ended.out
+    (row,) = [line for line in ended.out.splitlines() if line.split("│")[1:2] and line.split("│")[1].strip() == name]
+    assert [cell.strip() for cell in row.split("│")[2:4]] == shown
+
+
+@pytest.mark.parametrize("extra", ["export", "openvino"])
+def test_the_doctor_says_of_every_package_of_an_extra_that_it_is_missing(cobot, monkeypatch, extra):
+    import monai_cobot.cli.doctor as module
+
+    version = module.version
+    of_extra = [Requirement(line) for line in requires("monai-cobot") if f'extra == "{extra}"' in line]
+    missing = [item.name for item in of_extra]
+    assert missing
+
+    def without(name):
+        if name in missing:
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(module, "version", without)
+    monkeypatch.setenv("COLUMNS", "400")
+    ended = cobot("doctor")
+    assert ended.code == 0
+    said = [line for line in ended.out.splitlines() if f"extra {extra})" in line]
+    assert {line.split("│")[1].strip() for line in said} == set(missing)
 
 
 @pytest.mark.parametrize(

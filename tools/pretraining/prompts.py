@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from pretraining.fields import happens, normal, uniform
 from pretraining.scenes import Scenes
 
-
 EXACT = 0.7
 """Share of the boxes that lie as tightly around their masks as those that are derived from masks."""
 

@@ -120,6 +120,7 @@ class TrainingHistory:
             self.dice.compute()
 
     def _start_epoch(self, engine: Workflow) -> None:
+        self._stop_without_gain(engine)  # again, where a training that had ended so is resumed
         self._started = time.perf_counter()
         self._loss = _zero(engine.state.device)
 
@@ -152,6 +153,9 @@ class TrainingHistory:
             self.best, self.best_epoch, self.validations_without_gain = self.dice.scores, epoch, 0
             return
         self.validations_without_gain += 1
+        self._stop_without_gain(engine)
+
+    def _stop_without_gain(self, engine: Workflow) -> None:
         if self.patience is not None and self.validations_without_gain >= self.patience:
             logger.warning("no gain in %d validations: training stops", self.validations_without_gain)
             engine.terminate()

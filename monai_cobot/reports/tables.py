@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from monai_cobot.files import write_atomically
-from monai_cobot.reports.dice import CaseScores
+from monai_cobot.reports.dice import CaseScores, LabelSummary
 
 _Row = tuple[str, ...]
 
@@ -16,23 +16,26 @@ _Row = tuple[str, ...]
 def dice_table(columns: Mapping[str, CaseScores], *, markdown: bool = False) -> str:
     """The DSC of each label: number of cases, mean and standard deviation over them, and the mean over labels.
 
-    Two or more columns end with the gain of the last over the one before it.
+    Two or more columns end with the gain of the last over the one before it. A case without a DSC in a column is left
+    out of that column alone; where the columns have different numbers of cases, all of them are shown.
 
     Args:
         columns: a column's name to the DSC of every case and label, e.g. ``{"zero-shot": ..., "fine-tuned": ...}``.
         markdown: as a Markdown table instead of plain aligned columns.
 
     Raises:
-        ValueError: if there is no column or no score, or the columns hold different cases or labels.
+        ValueError: if there is no column, or one without a score.
     """
-    _check_same_cases(columns)
+    _check_there_are(columns)
     compared = len(columns) > 1
-    summaries = [scores.summary() for scores in columns.values()]
+    summaries = [{summary.label: summary for summary in scores.summary()} for scores in columns.values()]
     rows = []
-    for labels in zip(*summaries, strict=True):
-        cells = [_mean(label.mean, label.standard_deviation) for label in labels]
-        gain = [f"{labels[-1].mean - labels[-2].mean:+.3f}"] if compared else []
-        rows.append((labels[0].label, str(labels[0].cases), *cells, *gain))
+    for label in dict.fromkeys(label for of_column in summaries for label in of_column):
+        found = [of_column.get(label) for of_column in summaries]
+        numbers = [str(summary.cases) if summary else "0" for summary in found]
+        cases = numbers[0] if len(set(numbers)) == 1 else ", ".join(numbers)
+        cells = [_mean(summary.mean, summary.standard_deviation) if summary else "-" for summary in found]
+        rows.append((label, cases, *cells, *([_gain(*found[-2:])] if compared else [])))
     means = [scores.mean() for scores in columns.values()]
     last = ("mean", "", *(f"{mean:.3f}" for mean in means), *([f"{means[-1] - means[-2]:+.3f}"] if compared else []))
     header = ("label", "cases", *(f"DSC {name}".strip() for name in columns), *(["gain"] if compared else []))
@@ -40,7 +43,8 @@ def dice_table(columns: Mapping[str, CaseScores], *, markdown: bool = False) -> 
 
 
 def write_csv(path: str | os.PathLike[str], columns: Mapping[str, CaseScores]) -> Path:
-    """Write the DSC of every case and label, one line each: ``case,label,dice_<column>,...``.
+    """Write the DSC of every case and label, one line each: ``case,label,dice_<column>,...``; empty where a column has
+    none.
 
     Args:
         path: the file to write.
@@ -50,15 +54,16 @@ def write_csv(path: str | os.PathLike[str], columns: Mapping[str, CaseScores]) -
         The path written.
 
     Raises:
-        ValueError: if there is no column, or the columns hold different cases or labels.
+        ValueError: if there is no column.
         OSError: if the file cannot be written.
     """
-    _check_same_cases(columns)
+    _check_there_are(columns)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["case", "label", *(f"dice_{name}" for name in columns)])
-    for case, label, _ in next(iter(columns.values())):
-        writer.writerow([case, label, *(f"{scores.scores[case, label]:.3f}" for scores in columns.values())])
+    for key in dict.fromkeys(key for scores in columns.values() for key in scores.scores):
+        found = (scores.scores.get(key) for scores in columns.values())
+        writer.writerow([*key, *("" if dice is None else f"{dice:.3f}" for dice in found)])
     return write_atomically(path, text.getvalue().encode())
 
 
@@ -66,18 +71,13 @@ def _mean(mean: float, standard_deviation: float) -> str:
     return f"{mean:.3f}" if math.isnan(standard_deviation) else f"{mean:.3f} ± {standard_deviation:.3f}"
 
 
-def _check_same_cases(columns: Mapping[str, CaseScores]) -> None:
+def _gain(before: LabelSummary | None, after: LabelSummary | None) -> str:
+    return "-" if before is None or after is None else f"{after.mean - before.mean:+.3f}"
+
+
+def _check_there_are(columns: Mapping[str, CaseScores]) -> None:
     if not columns:
         raise ValueError("expected at least one column of scores, got none")
-    (first_name, first), *others = columns.items()
-    for name, scores in others:
-        differing = sorted(first.scores.keys() ^ scores.scores.keys())
-        if differing:
-            case, label = differing[0]
-            raise ValueError(
-                f"{first_name!r} and {name!r} must hold the same cases and labels, but {len(differing)} stand in one "
-                f"of them only, the first: case {case!r}, label {label!r}; score both on the same validation set"
-            )
 
 
 def render_table(

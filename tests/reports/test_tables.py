@@ -63,13 +63,24 @@ def test_a_case_named_with_a_comma_survives_the_csv_file(tmp_path):
         assert list(csv.reader(file))[1] == ["benign (1), left", "tumour", "0.500"]
 
 
-def test_scores_of_different_cases_are_not_compared(tmp_path):
-    other = CaseScores({("a", "liver"): 0.9})
-    with pytest.raises(ValueError, match="2 stand in one of them only, the first: case 'a', label 'right kidney'"):
-        dice_table({"before": BEFORE, "after": other})
-    with pytest.raises(ValueError, match="must hold the same cases and labels"):
-        write_csv(tmp_path / "dice.csv", {"before": BEFORE, "after": other})
-    assert not list(tmp_path.iterdir())
+def test_what_is_found_wrongly_in_one_column_alone_counts_there_and_is_left_out_of_the_other(tmp_path):
+    found = CaseScores({("a", "liver"): 0.5, ("b", "liver"): 0.0, ("a", "spleen"): 0.0})
+    right = CaseScores({("a", "liver"): 0.9, ("c", "liver"): 0.0, ("d", "liver"): 0.0})
+    columns = {"zero-shot": found, "fine-tuned": right}
+    assert dice_table(columns).splitlines()[2:] == [
+        "liver    2, 3  0.250 ± 0.354   0.300 ± 0.520  +0.050",
+        "spleen   1, 0          0.000               -       -",
+        "----------------------------------------------------",
+        "mean                   0.125           0.300  +0.175",
+    ]
+    with write_csv(tmp_path / "dice.csv", columns).open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file))[1:] == [
+            ["a", "liver", "0.500", "0.900"],
+            ["b", "liver", "0.000", ""],
+            ["a", "spleen", "0.000", ""],
+            ["c", "liver", "", "0.000"],
+            ["d", "liver", "", "0.000"],
+        ]
 
 
 def test_a_table_without_scores_says_so():

@@ -111,7 +111,7 @@ def _run(orders: dict[str, Any]) -> Record:
 
 def _evaluate(config: Path, settings: dict[str, Any], options: dict[str, Any]) -> Record:
     """The SAM as it is, on the same slices with the same boxes."""
-    shared = {name: value for name, value in options.items() if name in read_json(config) and name != "method"}
+    shared = {name: value for name, value in options.items() if name in read_json(config)}
     workflow = _workflow(config, "infer", shared)
     workflow.run()
     workflow.finalize()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from monai.transforms import Compose, Lambda, Lambdad, MapTransform, Randomizable, Transform
+from monai.transforms import Compose, Lambda, Lambdad, MapTransform, RandomizableTrait, Transform
 
 __all__ = ["image_augmentations"]
 
@@ -14,7 +14,8 @@ def image_augmentations(transform: Callable[..., Any] | None, image_key: str = "
     """The names of transforms that may give another image the next time; those that work on other entries alone do not.
 
     They are MONAI's random ones, and functions (plain, ``Lambda`` or ``Lambdad``), which do not say what they do. A
-    transform of one's own that is random must be a ``Randomizable``, as MONAI asks.
+    transform of one's own that is random must be a ``Randomizable``, as MONAI asks, or have its ``RandomizableTrait``,
+    as those have whose random numbers another library draws.
     """
     return [_name(item) for item in _flat([] if transform is None else [transform]) if _may_change(item, image_key)]
 
@@ -22,7 +23,7 @@ def image_augmentations(transform: Callable[..., Any] | None, image_key: str = "
 def _may_change(item: Callable[..., Any], image_key: str) -> bool:
     if isinstance(item, MapTransform) and image_key not in item.keys:
         return False
-    return isinstance(item, (Randomizable, Lambda, Lambdad)) or not isinstance(item, Transform)
+    return isinstance(item, (RandomizableTrait, Lambda, Lambdad)) or not isinstance(item, Transform)
 
 
 def _name(item: Callable[..., Any]) -> str:

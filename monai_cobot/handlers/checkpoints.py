@@ -135,7 +135,7 @@ class TrainingCheckpoint:
         differences = [
             f"{name} was {_short(before.get(name))} and is {_short(self.settings.get(name))}"
             for name in {**self.settings, **before}
-            if before.get(name) != self.settings.get(name)
+            if _in_order(before.get(name)) != _in_order(self.settings.get(name))
         ]
         if differences:
             raise ValueError(
@@ -148,6 +148,11 @@ class TrainingCheckpoint:
         buffer = io.BytesIO()
         torch.save({**content, "settings": self.settings}, buffer)
         write_atomically(self.path, buffer.getvalue())
+
+
+def _in_order(value: Any) -> Any:
+    """The order of labels says which class is which; two dictionaries are equal in any order."""
+    return list(value.items()) if isinstance(value, Mapping) else value
 
 
 def _short(value: Any) -> str:

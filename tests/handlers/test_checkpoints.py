@@ -58,6 +58,12 @@ def test_other_options_than_before_are_named(train: Train) -> None:
         train(2, {"method": "adaptformer", "rate": 1}, resume=True)
 
 
+def test_the_same_labels_in_another_order_are_other_classes(train: Train) -> None:
+    train(1, {"label": {"liver": 1, "spleen": 2}})
+    with pytest.raises(ValueError, match=r"label was \{'liver': 1, 'spleen': 2\} and is \{'spleen': 2, 'liver': 1\}"):
+        train(2, {"label": {"spleen": 2, "liver": 1}}, resume=True)
+
+
 def test_fewer_epochs_than_are_completed_are_refused(train: Train) -> None:
     train(2)
     with pytest.raises(ValueError, match="has completed 2 epochs, more than the 1 that are wanted"):

@@ -41,10 +41,11 @@ class ResizeLongestSide(Transform):
         return framed
 
     def mask(self, mask: NdarrayOrTensor) -> torch.Tensor:
-        """(1, H, W) -> (1, size, size), by the nearest pixel, padded with 0."""
+        """(1, H, W) of any type -> (1, size, size) of the same, by the nearest pixel, padded with 0."""
         mask = torch.as_tensor(mask)
         height, width = resized_shape(mask.shape[-2], mask.shape[-1], self.size)
-        resized = interpolate(mask[None], (height, width), mode="nearest-exact")[0]
+        # torch takes whole numbers of one byte alone; float32 holds those of every label map
+        resized = interpolate(mask[None].float(), (height, width), mode="nearest-exact")[0].to(mask.dtype)
         return resized if height == width else pad(resized, (0, self.size - width, 0, self.size - height))
 
     def box(self, box: NdarrayOrTensor, shape: tuple[int, int]) -> torch.Tensor:

@@ -39,6 +39,15 @@ def test_image_mask_and_box_are_scaled_alike(shape: tuple[int, int]) -> None:
     assert torch.equal(sample["label"], mask)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.int64, torch.float32])
+def test_a_mask_of_any_type_keeps_its_type_and_labels(dtype: torch.dtype) -> None:
+    mask = (torch.arange(24).reshape(1, 4, 6) * 1000 // 23 * 30).to(dtype)
+    resized = ResizeLongestSide(12).mask(mask)
+    assert resized.dtype == dtype
+    assert torch.equal(resized[:, :8:2, ::2], mask)
+    assert not resized[:, 8:].any()
+
+
 @pytest.mark.parametrize("shape", [(30, 60), (60, 30)])
 def test_a_box_that_is_moved_after_resizing_does_not_reach_into_the_padding(shape: tuple[int, int]) -> None:
     recipe = Compose([ResizeLongestSided(64), RandJitterBoxd(max_jitter=30, direction="outwards")])

@@ -48,9 +48,13 @@ def check_head(head: str, classes: int | None, prompts: Any = None) -> None:
     Raises:
         ValueError: it is not, or there are prompts for a network that takes none.
     """
-    trained = "boxes" if classes is None else "classes"
-    if head != trained:
-        raise ValueError(f"head is {head!r}, but the adapter was trained for {trained}; leave head out.")
+    if head == "classes" and classes is None:
+        raise ValueError(
+            "head is 'classes', but SAM without an adapter that was trained for classes takes boxes; leave head out, "
+            "or name such an adapter as adapter_dir."
+        )
+    if head == "boxes" and classes is not None:
+        raise ValueError("head is 'boxes', but the adapter was trained for classes; leave head out.")
     if head == "classes" and prompts is not None:
         raise ValueError("The adapter segments classes without prompts; leave prompts out, or take one for boxes.")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_cobot.options import check_known_options, check_label, check_option_names, check_options
+from monai_cobot.options import check_head, check_known_options, check_label, check_option_names, check_options
 
 
 @pytest.fixture
@@ -50,6 +50,15 @@ def test_a_label_is_refused_with_images_that_are_not_of_a_data_set():
     check_label(None, own_images=True)
     with pytest.raises(ValueError, match=r"^label is 'liver', but with input or prompts .* leave label out"):
         check_label("liver", own_images=True)
+
+
+def test_classes_are_refused_without_an_adapter_that_has_them():
+    check_head("boxes", None)
+    check_head("classes", 2)
+    with pytest.raises(ValueError, match="name such an adapter as adapter_dir"):
+        check_head("classes", None)
+    with pytest.raises(ValueError, match="the adapter was trained for classes; leave head out"):
+        check_head("boxes", 2)
 
 
 def test_values_as_they_should_be_pass(tmp_path):

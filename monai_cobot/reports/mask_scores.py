@@ -80,8 +80,9 @@ def score_mask(
     # here, for it brings matplotlib's pyplot along, which is the user's
     from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
-    # a picture has an outline, and no top and bottom
-    axes = [axis for axis in range(3) if masks[0].shape[axis] > 1] or [0]
+    # a picture has an outline, and no top and bottom; a single row stays one of two axes, which MONAI needs
+    flat_axes = [axis for axis in range(3) if masks[0].shape[axis] == 1]
+    axes = [axis for axis in range(3) if axis not in flat_axes[-1:]]
     flat = [torch.from_numpy(mask.reshape([mask.shape[axis] for axis in axes]))[None, None] for mask in masks]
     steps = [float(spacing[axis]) for axis in axes]
     surface = compute_surface_dice(flat[0], flat[1], [tolerance], include_background=True, spacing=steps)

@@ -44,6 +44,16 @@ def test_a_picture_is_measured_by_its_outline() -> None:
     assert 0 < scores.surface_dice < 0.8
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_single_row_is_measured_too(axis: int) -> None:
+    shape = tuple(9 if along == axis else 1 for along in range(3))
+    truth, moved = np.zeros(shape), np.zeros(shape)
+    truth.flat[2:5], moved.flat[4:7] = 1, 1
+    scores = score_mask(moved, truth, spacing=(2, 2, 2), tolerance=2)
+    assert scores.dice == pytest.approx(1 / 3)
+    assert scores.hausdorff95 == pytest.approx(4, rel=0.1)
+
+
 def test_an_empty_mask_fits_an_empty_truth_alone() -> None:
     empty, full = np.zeros((4, 4, 4)), np.ones((4, 4, 4))
     assert score_mask(empty, empty).dice == score_mask(empty, empty).surface_dice == 1

@@ -159,7 +159,7 @@ def test_a_training_is_not_resumed_with_what_would_change_it(finished, phantom, 
 
 
 def test_two_processes_give_the_losses_of_one_with_the_same_global_batch(phantom, tmp_path, configs, run):
-    options = {"epochs": 2, "method": "lora", "blocks": 2, "learning_rate": 1e-4}
+    options = {"epochs": 2, "method": "lora", "blocks": 2, "learning_rate": 1e-4, "precision": "float32"}
     run("train", "train", dataset_dir=str(phantom), output_dir=str(tmp_path / "one"), **SMALL, **options)
     two = run_command(
         command(

@@ -79,7 +79,7 @@ def test_the_page_shows_the_study_of_the_phantom_as_it_is(repository):
     assert f"```yaml\n{study[study.index('title:') :]}```" in page
 
 
-@pytest.mark.parametrize("name", ["phantom", "real_sets", "why_cobot"])
+@pytest.mark.parametrize("name", ["phantom", "real_sets"])
 def test_the_methods_of_the_studies_of_the_repository_can_all_be_put_into_their_sams(repository, train_config, name):
     study = read_study(repository / "studies" / f"{name}.yaml", train_config)
     methods, _ = all_methods(study)

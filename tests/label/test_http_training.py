@@ -127,7 +127,8 @@ def test_a_server_that_is_killed_while_it_trains_loses_no_label_and_goes_on(star
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", str(studies)]
     if int(version("pydicom").split(".")[0]) >= 3:
         command += ["--uvicorn_app", "monai_cobot.label.web:app"]
-    again = start_server([*command, "--port", str(port), "--conf", "image_size", str(SIZE)], studies, port)
+    command += ["--conf", "image_size", str(SIZE), "--conf", "precision", "float32"]  # as in this process
+    again = start_server([*command, "--port", str(port)], studies, port)
     try:
         assert again.received() == []
         _is_for_this_computer_alone(again)

@@ -102,18 +102,23 @@ def test_the_doctor_shows_what_is_there(cobot):
         assert expected in ended.out
 
 
-def test_the_doctor_says_how_to_install_what_is_missing(cobot, monkeypatch):
+def take_away(monkeypatch, packages):
+    """Let the doctor find packages as if they were not installed, and write lines of any length."""
     import monai_cobot.cli.doctor as module
 
     version = module.version
 
     def without(name):
-        if name in ("nibabel", "monailabel", "pydicom-seg"):
+        if name in packages:
             raise PackageNotFoundError(name)
         return version(name)
 
     monkeypatch.setattr(module, "version", without)
     monkeypatch.setenv("COLUMNS", "400")
+
+
+def test_the_doctor_says_how_to_install_what_is_missing(cobot, monkeypatch):
+    take_away(monkeypatch, ["nibabel", "monailabel", "pydicom-seg"])
     ended = cobot("doctor")
     assert ended.code == 1
     assert 'pip install "nibabel' in ended.out
@@ -149,20 +154,10 @@ def test_the_doctor_says_what_to_install_where_a_version_is_too_old(cobot, monke
 
 @pytest.mark.parametrize("extra", ["export", "openvino"])
 def test_the_doctor_says_of_every_package_of_an_extra_that_it_is_missing(cobot, monkeypatch, extra):
-    import monai_cobot.cli.doctor as module
-
-    version = module.version
     of_extra = [Requirement(line) for line in requires("monai-cobot") if f'extra == "{extra}"' in line]
     missing = [item.name for item in of_extra]
     assert missing
-
-    def without(name):
-        if name in missing:
-            raise PackageNotFoundError(name)
-        return version(name)
-
-    monkeypatch.setattr(module, "version", without)
-    monkeypatch.setenv("COLUMNS", "400")
+    take_away(monkeypatch, missing)
     ended = cobot("doctor")
     assert ended.code == 0
     said = [line for line in ended.out.splitlines() if f"extra {extra})" in line]

@@ -78,10 +78,7 @@ def test_a_study_of_classes_without_prompts_is_done_and_goes_on_where_a_further_
 
 
 def test_a_run_that_was_killed_goes_on_from_its_last_epoch(content, plan_of):
-    content["options"] = content["options"] | {"epochs": 4}
-    content["methods"] = {"LoRA": LORA}
-    plan = plan_of(content)
-    (run,) = plan.runs
+    plan, run = one_run(content, plan_of, epochs=4)
     folder = plan.folder_of(run)
     write_orders(plan, run)
     process = _process_of(folder)
@@ -97,12 +94,10 @@ def test_a_run_that_was_killed_goes_on_from_its_last_epoch(content, plan_of):
 
 
 def test_a_run_that_the_system_kills_is_tried_once_more_and_then_passed_over(content, plan_of, monkeypatch):
-    content["options"] = content["options"] | {"epochs": 4}
-    content["methods"] = {"LoRA": LORA}
-    plan = plan_of(content)
-    (run,) = plan.runs
+    plan, run = one_run(content, plan_of, epochs=4)
     folder = plan.folder_of(run)
-    kills, started = [1, 2], []
+    started = []
+    is_killed = iter([True, True, True, False])
 
     def kill(process):
         wait_for(lambda: (folder / "checkpoint.pt").exists() and process.is_alive())
@@ -110,25 +105,20 @@ def test_a_run_that_the_system_kills_is_tried_once_more_and_then_passed_over(con
 
     def killed_later(folder):
         started.append(_process_of(folder))
-        if kills:
-            kills.pop()
+        if next(is_killed):
             threading.Thread(target=kill, args=(started[-1],)).start()
         return started[-1]
 
     monkeypatch.setattr(execution, "_process_of", killed_later)
     assert "was ended by SIGKILL (the system does so where memory runs out" in run_study(plan)[run]
     assert len(started) == 2
-    kills.append(3)
     assert run_study(plan) == {}
     assert len(started) == 4
     assert plan.record(run).epochs == 4
 
 
 def test_a_run_is_interrupted_also_where_ctrl_c_was_ignored_when_it_began(content, plan_of):
-    content["options"] = content["options"] | {"epochs": 1000}
-    content["methods"] = {"LoRA": LORA}
-    plan = plan_of(content)
-    (run,) = plan.runs
+    plan, run = one_run(content, plan_of, epochs=1000)
     folder = plan.folder_of(run)
     write_orders(plan, run)
     process = multiprocessing.get_context("spawn").Process(target=run_process, args=(folder,))
@@ -172,6 +162,13 @@ def test_a_run_that_another_process_has_is_waited_for_and_not_done_twice(content
     worker.join(timeout=120)  # whose owner is gone, and has not done it
     assert left_over == [{}]
     assert json.loads((plan.folder_of(theirs) / "result.json").read_text(encoding="utf-8"))["epochs"] == 1
+
+
+def one_run(content, plan_of, epochs):
+    """A study of a single run, and the run."""
+    plan = plan_of(content | {"options": content["options"] | {"epochs": epochs}, "methods": {"LoRA": LORA}})
+    (run,) = plan.runs
+    return plan, run
 
 
 def wait_for(happened, seconds: float = 120) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pretrain_mini import main
 from pretraining.network import ResizableSam, initialise
+from pretraining.prompts import Targets
 from pretraining.scenes import ALL_LEVELS, Difficulty
 from pretraining.training import Settings, Stage, Trainer
 
@@ -150,13 +151,18 @@ def test_one_stage_follows_another(tmp_path: Path) -> None:
     assert found == [first, first, second, second, second]
 
 
-def test_sizes_of_a_stage_take_turns_with_as_many_pixels_each(tmp_path: Path) -> None:
+def test_sizes_of_a_stage_take_turns_with_as_many_pixels_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage.parse("32,64:1:4")
     assert [stage.images_of(step) for step in range(3)] == [(4, 32), (1, 64), (4, 32)]
     trainer = new_trainer(tmp_path, (stage,))
     drawn = []
     draw = trainer._draw
-    trainer._draw = lambda *which: drawn.append(which[:2]) or draw(*which)  # type: ignore[method-assign, func-returns-value]
+
+    def draw_and_note(count: int, size: int, difficulty: Difficulty) -> tuple[torch.Tensor, Targets]:
+        drawn.append((count, size))
+        return draw(count, size, difficulty)
+
+    monkeypatch.setattr(trainer, "_draw", draw_and_note)
     trainer._train_step()
     trainer._train_step()
     assert drawn == [(4, 32), (1, 64)]
